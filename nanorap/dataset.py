@@ -1,0 +1,212 @@
+"""
+Token files at both ends: writing a data folder, and drawing batches from it.
+
+A data folder holds train.bin and val.bin, token ids end to end, little-endian, every document closed by the end-of-text
+id, and meta.json: the tokenizer, dtype, and per split the tokens, documents and sha256. This file imports no torch.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nanorap import UserError
+
+
+def write_dataset(out_dir, tokenizer, documents, batch=1000):
+    """Write train.bin, val.bin and meta.json from an iterable of (split, text); returns meta.
+
+    It works in a stream, `batch` documents at a time on every core. The old files stay until the new ones are whole.
+    """
+    out_dir = Path(out_dir)
+    dtype = np.dtype('<u2' if tokenizer.vocab_size <= 2**16 else '<u4')
+    splits = {split: dict(tokens=0, documents=0, sha256=hashlib.sha256()) for split in ('train', 'val')}
+    temporary = {split: out_dir / f'.{split}.bin.{os.getpid()}' for split in splits}
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            files = {split: stack.enter_context(open(path, 'wb')) for split, path in temporary.items()}
+            documents = iter(documents)
+            while chunk := list(islice(documents, batch)):
+                for (split, _), ids in zip(chunk, tokenizer.encode_batch([text for _, text in chunk]), strict=True):
+                    data = np.array([*ids, tokenizer.eot], dtype=dtype).tobytes()
+                    files[split].write(data)
+                    splits[split]['sha256'].update(data)
+                    splits[split]['tokens'] += len(ids) + 1
+                    splits[split]['documents'] += 1
+            for split, file in files.items():
+                if not splits[split]['documents']:
+                    raise UserError(f"{out_dir}: no document fell to the {split} split; prepare more documents")
+                file.flush()
+                os.fsync(file.fileno())
+        for split, count in splits.items():
+            count['sha256'] = count['sha256'].hexdigest()
+            temporary[split].replace(out_dir / f'{split}.bin')
+        meta = tokenizer.meta() | dict(dtype='uint16' if dtype.itemsize == 2 else 'uint32', splits=splits)
+        tokenizer.save(out_dir)
+        part = out_dir / f'.meta.json.{os.getpid()}'
+        part.write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')
+        part.replace(out_dir / 'meta.json')
+        return meta
+    except OSError as e:
+        raise UserError(f"can't write to {out_dir} ({e.strerror}): what was there is as it was") from e
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def read_text(source):
+    """The text of a file or an http(s) URL."""
+    try:
+        if source.startswith(('http://', 'https://')):
+            import requests
+
+            response = requests.get(source, timeout=60)
+            response.raise_for_status()
+            text = response.content.decode('utf-8')
+        else:
+            text = Path(source).read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as e:  # requests' errors are OSErrors
+        reason = getattr(e, 'strerror', None) or type(e).__name__
+        raise UserError(f"can't read {source} ({reason}): give a text file in UTF-8 with --input=FILE") from None
+    if not text:
+        raise UserError(f"{source} is empty: give a text file with --input=FILE")
+    return text
+
+
+def is_held_out(key, share):
+    """Whether the document of this key is held out for validation: by a hash, so that it never moves."""
+    return int(hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:13], 16) < share * 16**13
+
+
+def read_meta(data_dir):
+    """meta.json of a data folder, checked against the files beside it."""
+    data_dir = Path(data_dir)
+    prepare = f"run python {data_dir / 'prepare.py'}" if (data_dir / 'prepare.py').exists() else "prepare it"
+    try:
+        meta = json.loads((data_dir / 'meta.json').read_text(encoding='utf-8'))
+        for split, count in meta['splits'].items():
+            size = (data_dir / f'{split}.bin').stat().st_size
+            if size != count['tokens'] * np.dtype(meta['dtype']).itemsize:
+                raise UserError(f"{data_dir / split}.bin has {size:,} bytes, not the {count['tokens']:,} tokens that "
+                                f"meta.json names: {prepare} again")  # fmt: skip
+    except FileNotFoundError as e:
+        raise UserError(f"no prepared data: {e.filename} is missing; {prepare} first") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as e:
+        raise UserError(f"{data_dir / 'meta.json'} is damaged ({e!r}): {prepare} again") from None
+    return meta
+
+
+class MicroBatch(NamedTuple):
+    x: np.ndarray  # (B, T) inputs, int64
+    y: np.ndarray  # (B, T) targets; -1 where there is none
+    weight: float  # the share of the step's targets that y holds, times the number of processes (DDP averages over them)
+    row: int  # its first row's index in the run
+    is_last: bool  # of this process in this step
+
+
+class Batches:
+    """Rows of one split. Row k of a run is a pure function of (seed, k): whatever the batch size and the processes are.
+
+    A split is cut into windows of at most block_size targets; the token before a window is its first input, and an
+    end-of-text stands before the first. mode 'stream': windows follow each other whatever they hold. 'documents': a
+    window begins where a document begins, and a longer document goes on in the next window; so no window has two
+    documents, and attention can't cross from one into another. Every epoch takes each window once, in a new order.
+    """
+
+    def __init__(self, data_dir, split, block_size, mode='stream', seed=0):
+        self.meta = read_meta(data_dir)
+        self.path = Path(data_dir) / f'{split}.bin'
+        self.block_size, self.seed, self.mode = block_size, seed, mode
+        self.n_tokens = self.meta['splits'][split]['tokens']
+        if mode == 'documents':
+            ends = self._document_ends()
+            starts = np.concatenate([[0], ends[:-1]])
+            n_windows = -((starts - ends) // block_size)  # of each document, rounded up
+            document = np.repeat(np.arange(len(ends)), n_windows)
+            nth = np.arange(len(document)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+            self.starts = starts[document] + nth * block_size
+            self.ends = np.minimum(self.starts + block_size, ends[document])
+        elif mode == 'stream':
+            if self.n_tokens <= block_size:
+                raise UserError(f"{self.path} has {self.n_tokens:,} tokens, less than a block of {block_size:,}: "
+                                "prepare more text, or lower --block_size")  # fmt: skip
+        else:
+            raise UserError(f"--batches={mode}: choose documents or stream")
+        self._epoch = None
+
+    def _tokens(self):
+        # a new memmap each time: one that lives on keeps every page that it ever touched in memory,
+        # https://stackoverflow.com/questions/45132940/numpy-memmap-memory-usage-want-to-iterate-once/61472122#61472122
+        return np.memmap(self.path, dtype=self.meta['dtype'], mode='r')
+
+    def _document_ends(self):
+        """Where each document ends: one behind its end-of-text id."""
+        step = 2**24
+        ends = [at + 1 + np.flatnonzero(self._tokens()[at : at + step] == self.meta['eot'])
+                for at in range(0, self.n_tokens, step)]  # fmt: skip
+        return np.concatenate(ends)
+
+    @property
+    def n_windows(self):
+        """Windows of the split in file order, every token a target exactly once."""
+        return len(self.starts) if self.mode == 'documents' else -(-self.n_tokens // self.block_size)
+
+    @property
+    def rows_per_epoch(self):
+        # a stream's training windows are all whole, and begin at another offset in each epoch
+        return self.n_windows if self.mode == 'documents' else max(1, self.n_tokens // self.block_size - 1)
+
+    def window(self, i):
+        """(start, end) of the targets of window i, in file order: what evaluation goes through."""
+        if self.mode == 'documents':
+            return int(self.starts[i]), int(self.ends[i])
+        return i * self.block_size, min((i + 1) * self.block_size, self.n_tokens)
+
+    def row(self, k):
+        """(start, end) of the targets of row k of the run."""
+        epoch, i = divmod(k, self.rows_per_epoch)
+        if epoch != self._epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            slack = self.n_tokens - self.rows_per_epoch * self.block_size
+            self._offset = int(rng.integers(slack + 1)) if self.mode == 'stream' else 0
+            self._order = rng.permutation(self.rows_per_epoch)
+            self._epoch = epoch
+        i = int(self._order[i])
+        if self.mode == 'documents':
+            return self.window(i)
+        return self._offset + i * self.block_size, self._offset + (i + 1) * self.block_size
+
+    def draw(self, spans):
+        """Inputs and targets, (B, T) int64 arrays, of a list of (start, end); T is the longest one's length, and the rest
+        of a shorter row is padding, whose targets are -1."""
+        T = max(end - start for start, end in spans)
+        tokens, eot = self._tokens(), self.meta['eot']
+        x = np.full((len(spans), T), eot, dtype=np.int64)
+        y = np.full((len(spans), T), -1, dtype=np.int64)
+        for b, (start, end) in enumerate(spans):
+            y[b, : end - start] = tokens[start:end]
+            x[b, 1 : end - start] = y[b, : end - start - 1]
+            x[b, 0] = tokens[start - 1] if start else eot
+        if max(x.max(), y.max()) >= self.meta['vocab_size']:
+            raise UserError(f"{self.path} holds token id {max(x.max(), y.max())}, beyond the vocabulary of "
+                            f"{self.meta['vocab_size']}: prepare the data again")  # fmt: skip
+        return x, y
+
+    def n_targets(self, first_row, n_rows):
+        """Targets in n_rows rows of the run from first_row on."""
+        return sum(end - start for start, end in map(self.row, range(first_row, first_row + n_rows)))
+
+    def step(self, first_row, batch_size, n_micro, rank=0, world_size=1):
+        """This process's MicroBatches of one update, which takes batch_size * n_micro rows of the run from first_row on."""
+        n_targets = self.n_targets(first_row, batch_size * n_micro)
+        for m in range(rank, n_micro, world_size):
+            row = first_row + m * batch_size
+            weight = self.n_targets(row, batch_size) / n_targets * world_size
+            x, y = self.draw([self.row(row + b) for b in range(batch_size)])
+            yield MicroBatch(x, y, weight, row, is_last=m + world_size >= n_micro)

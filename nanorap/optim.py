@@ -1,0 +1,49 @@
+"""Parameter groups, the optimizer, the learning-rate schedule, and one update of the weights."""
+
+import math
+
+import torch
+
+
+def adamw(model, learning_rate, betas, weight_decay):
+    """AdamW (https://arxiv.org/abs/1711.05101) that decays matrices and embeddings, but no norm's weight and no bias."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    decay, no_decay = [p for p in params if p.dim() >= 2], [p for p in params if p.dim() < 2]
+    groups = [dict(params=decay, weight_decay=weight_decay), dict(params=no_decay, weight_decay=0.0)]
+    fused = params[0].device.type in ('cuda', 'cpu')  # one pass over the weights; the result is the same to rounding
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)
+
+
+def get_lr(it, learning_rate, min_lr, warmup_iters, lr_decay_iters):
+    """Learning rate of update `it`, counted from 0: cosine with linear warmup."""
+    # 1) linear warmup for warmup_iters steps
+    if it < warmup_iters:
+        return learning_rate * (it + 1) / (warmup_iters + 1)
+    # 2) after lr_decay_iters, the minimum
+    if it >= lr_decay_iters:
+        return min_lr
+    # 3) in between, half a cosine from the one to the other
+    ratio = (it - warmup_iters) / (lr_decay_iters - warmup_iters)
+    return min_lr + 0.5 * (1 + math.cos(math.pi * ratio)) * (learning_rate - min_lr)
+
+
+def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed):
+    """One update of the weights from this process's dataset.MicroBatches. Returns the mean loss on them and the gradient
+    norm before clipping, both tensors; on one process that is the step's loss."""
+    total = 0.0
+    for batch in batches:
+        # dropout depends on the rows alone: the same masks after a resume, and on any number of processes
+        torch.manual_seed(seed * 1_000_003 + batch.row)
+        model.require_backward_grad_sync = batch.is_last  # DDP: exchange gradients once a step
+        x, y = runtime.to_device(batch.x, batch.y)
+        with runtime.autocast():
+            loss = model(x, y) * batch.weight
+        scaler.scale(loss).backward()
+        total = total + loss.detach()
+    scaler.unscale_(optimizer)
+    params = [p for group in optimizer.param_groups for p in group['params']]
+    grad_norm = torch.nn.utils.clip_grad_norm_(params, grad_clip or math.inf)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)  # no need for this memory any more
+    return total, grad_norm

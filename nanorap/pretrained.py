@@ -1,0 +1,205 @@
+"""
+Pretrained weights of the GPT-2 and Llama families, to model.py's names and back.
+
+    config, state_dict = load('gpt2')      # or 'smollm2', a folder or hub name, or an out_dir of train.py
+
+One table of key names per family serves both directions: load() goes from the right column to the left,
+to_transformers() from the left to the right.
+"""
+
+import json
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from nanorap import UserError, model_folder, smollm2_file
+
+# (our name, their names, how): {i} is the layer; 'T' transposes (GPT-2 keeps its linear weights as (in, out)), 'cat'
+# joins several matrices into our one along the rows. Our names are GPT-2's own.
+GPT2_KEYS = [
+    ('transformer.wte.weight', ['transformer.wte.weight'], ''),
+    ('transformer.wpe.weight', ['transformer.wpe.weight'], ''),
+    ('transformer.h.{i}.ln_1.weight', ['transformer.h.{i}.ln_1.weight'], ''),
+    ('transformer.h.{i}.ln_1.bias', ['transformer.h.{i}.ln_1.bias'], ''),
+    ('transformer.h.{i}.attn.c_attn.weight', ['transformer.h.{i}.attn.c_attn.weight'], 'T'),
+    ('transformer.h.{i}.attn.c_attn.bias', ['transformer.h.{i}.attn.c_attn.bias'], ''),
+    ('transformer.h.{i}.attn.c_proj.weight', ['transformer.h.{i}.attn.c_proj.weight'], 'T'),
+    ('transformer.h.{i}.attn.c_proj.bias', ['transformer.h.{i}.attn.c_proj.bias'], ''),
+    ('transformer.h.{i}.ln_2.weight', ['transformer.h.{i}.ln_2.weight'], ''),
+    ('transformer.h.{i}.ln_2.bias', ['transformer.h.{i}.ln_2.bias'], ''),
+    ('transformer.h.{i}.mlp.c_fc.weight', ['transformer.h.{i}.mlp.c_fc.weight'], 'T'),
+    ('transformer.h.{i}.mlp.c_fc.bias', ['transformer.h.{i}.mlp.c_fc.bias'], ''),
+    ('transformer.h.{i}.mlp.c_proj.weight', ['transformer.h.{i}.mlp.c_proj.weight'], 'T'),
+    ('transformer.h.{i}.mlp.c_proj.bias', ['transformer.h.{i}.mlp.c_proj.bias'], ''),
+    ('transformer.ln_f.weight', ['transformer.ln_f.weight'], ''),
+    ('transformer.ln_f.bias', ['transformer.ln_f.bias'], ''),
+    ('lm_head.weight', ['lm_head.weight'], ''),  # only where it isn't tied to wte
+]
+LLAMA_KEYS = [
+    ('transformer.wte.weight', ['model.embed_tokens.weight'], ''),
+    ('transformer.h.{i}.ln_1.weight', ['model.layers.{i}.input_layernorm.weight'], ''),
+    ('transformer.h.{i}.attn.c_attn.weight', ['model.layers.{i}.self_attn.q_proj.weight',
+                                              'model.layers.{i}.self_attn.k_proj.weight',
+                                              'model.layers.{i}.self_attn.v_proj.weight'], 'cat'),
+    ('transformer.h.{i}.attn.c_proj.weight', ['model.layers.{i}.self_attn.o_proj.weight'], ''),
+    ('transformer.h.{i}.ln_2.weight', ['model.layers.{i}.post_attention_layernorm.weight'], ''),
+    ('transformer.h.{i}.mlp.c_fc.weight', ['model.layers.{i}.mlp.gate_proj.weight',
+                                           'model.layers.{i}.mlp.up_proj.weight'], 'cat'),
+    ('transformer.h.{i}.mlp.c_proj.weight', ['model.layers.{i}.mlp.down_proj.weight'], ''),
+    ('transformer.ln_f.weight', ['model.norm.weight'], ''),
+    ('lm_head.weight', ['lm_head.weight'], ''),
+]
+# GGUF has Llama's matrices under names of its own
+GGUF_NAMES = {
+    'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head',
+    'attn_norm': 'input_layernorm', 'ffn_norm': 'post_attention_layernorm',
+    'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
+    'attn_output': 'self_attn.o_proj',
+    'ffn_gate': 'mlp.gate_proj', 'ffn_up': 'mlp.up_proj', 'ffn_down': 'mlp.down_proj',
+}  # fmt: skip
+
+
+def load(name):
+    """The GPTConfig fields (a dict) and state dict (fp32, CPU, model.py's names) of a pretrained model.
+
+    name: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a GPT-2 or Llama model in
+    the transformers format, or an out_dir of train.py. Raises UserError for a model that isn't there or doesn't fit.
+    """
+    if name == 'smollm2':
+        return _load_gguf(smollm2_file())
+    folder = model_folder(name)
+    if not (folder / 'config.json').exists():
+        raise UserError(f"{folder} has no config.json: give a folder in the transformers format, or an out_dir of train.py")
+    theirs = _read_json(folder / 'config.json')
+    if 'model' in theirs:  # a checkpoint of ours
+        return theirs['model'], _read_weights(folder)
+    config, keys = _config_from_transformers(theirs, folder)
+    return config, _from_transformers(keys, _read_weights(folder), config, folder)
+
+
+def _config_from_transformers(theirs, folder):
+    """GPTConfig fields and key table for a transformers config (a dict); UserError where model.py would differ."""
+
+    def refuse(key, value):
+        raise UserError(f"{folder}: {key}={value!r} is not supported; models of the GPT-2 and Llama families are")
+
+    kind, tied = theirs.get('model_type'), theirs.get('tie_word_embeddings', theirs.get('model_type') == 'gpt2')
+    if kind == 'gpt2':
+        for key, good in dict(activation_function='gelu_new', scale_attn_weights=True, add_cross_attention=False,
+                              scale_attn_by_inverse_layer_idx=False).items():  # fmt: skip
+            if theirs.get(key, good) != good:
+                refuse(key, theirs[key])
+        return dict(
+            n_layer=theirs['n_layer'], n_head=theirs['n_head'], n_kv_head=theirs['n_head'], n_embd=theirs['n_embd'],
+            n_hidden=theirs.get('n_inner') or 4 * theirs['n_embd'], block_size=theirs['n_positions'],
+            vocab_size=theirs['vocab_size'], bias=True, pos='learned', norm='layernorm', mlp='gelu',
+            norm_eps=theirs.get('layer_norm_epsilon', 1e-5), tie_weights=tied,
+        ), GPT2_KEYS  # fmt: skip
+    if kind == 'llama':
+        rope = theirs.get('rope_parameters') or theirs.get('rope_scaling') or {}  # its name since transformers 5; before
+        for key, value, good in [
+            ('hidden_act', theirs.get('hidden_act', 'silu'), 'silu'),
+            ('attention_bias', theirs.get('attention_bias', False), False),
+            ('mlp_bias', theirs.get('mlp_bias', False), False),
+            ('rope_type', rope.get('rope_type', rope.get('type', 'default')), 'default'),
+            ('head_dim', (theirs.get('head_dim') or theirs['hidden_size'] // theirs['num_attention_heads'])
+             * theirs['num_attention_heads'], theirs['hidden_size']),
+        ]:  # fmt: skip
+            if value != good:
+                refuse(key, value)
+        return dict(
+            n_layer=theirs['num_hidden_layers'], n_head=theirs['num_attention_heads'],
+            n_kv_head=theirs.get('num_key_value_heads') or theirs['num_attention_heads'], n_embd=theirs['hidden_size'],
+            n_hidden=theirs['intermediate_size'], block_size=theirs['max_position_embeddings'],
+            vocab_size=theirs['vocab_size'], bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu',
+            norm_eps=theirs.get('rms_norm_eps', 1e-6), tie_weights=tied,
+            rope_theta=rope.get('rope_theta', theirs.get('rope_theta', 10000.0)),
+        ), LLAMA_KEYS  # fmt: skip
+    raise refuse('model_type', kind)
+
+
+def _rows(keys, config):
+    """The table's rows with layer numbers filled in, for the parameters that a model of this config has."""
+    for ours, theirs, how in keys:
+        if ours == 'lm_head.weight' and config['tie_weights']:
+            continue
+        for i in range(config['n_layer']) if '{i}' in ours else [0]:
+            yield ours.format(i=i), [key.format(i=i) for key in theirs], how
+
+
+def _from_transformers(keys, theirs, config, folder):
+    state_dict = {}
+    for our_key, their_keys, how in _rows(keys, config):
+        try:
+            # the hub's gpt2 files leave out the prefix that save_pretrained() writes
+            parts = [theirs[k] if k in theirs else theirs[k.removeprefix('transformer.')] for k in their_keys]
+        except KeyError as e:
+            raise UserError(f"{folder}: the weights lack {e.args[0]!r}: download the folder again") from None
+        weight = torch.cat(parts) if how == 'cat' else parts[0].t() if how == 'T' else parts[0]
+        state_dict[our_key] = weight.float().contiguous()
+    return state_dict
+
+
+def to_transformers(config, state_dict):
+    """A state dict of model.py's (config: GPTConfig fields) under transformers' names: what load() would read."""
+    if config['mlp'] == 'swiglu':
+        head_dim = config['n_embd'] // config['n_head']
+        rows = {'c_attn': [config['n_embd']] + [config['n_kv_head'] * head_dim] * 2, 'c_fc': [config['n_hidden']] * 2}
+    theirs = {}
+    for our_key, their_keys, how in _rows(LLAMA_KEYS if config['mlp'] == 'swiglu' else GPT2_KEYS, config):
+        weight = state_dict[our_key]
+        parts = weight.split(rows[our_key.split('.')[-2]]) if how == 'cat' else [weight.t() if how == 'T' else weight]
+        theirs.update((key, part.contiguous()) for key, part in zip(their_keys, parts, strict=True))
+    return theirs
+
+
+def _read_weights(folder):
+    """All tensors of a folder, in whichever of transformers' file layouts; nothing but tensors is ever unpickled."""
+    for name in ('model.safetensors', 'pytorch_model.bin'):
+        shards = [name]
+        if (folder / f'{name}.index.json').exists():
+            shards = sorted(set(_read_json(folder / f'{name}.index.json')['weight_map'].values()))
+        elif not (folder / name).exists():
+            continue
+        try:
+            files = [load_file(folder / shard) if name.endswith('.safetensors')
+                     else torch.load(folder / shard, map_location='cpu', weights_only=True) for shard in shards]  # fmt: skip
+        except (SafetensorError, OSError, EOFError, RuntimeError, UnpicklingError) as e:
+            raise UserError(f"the weights in {folder} are damaged or half-written ({str(e)[:200]}): take them from their "
+                            "source again") from e  # fmt: skip
+        return {key: tensor for file in files for key, tensor in file.items()}
+    raise UserError(f"{folder} has no model.safetensors: it is half-written, or the model's weights are to be added")
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is not readable JSON ({e}): it may be half-written; take it from its source again") from e
+
+
+def _load_gguf(path):
+    """A Llama model in llama.cpp's GGUF format, dequantized to fp32."""
+    from gguf import GGUFReader, dequantize
+
+    reader = GGUFReader(path)
+    field = {key.removeprefix('llama.'): f.contents() for key, f in reader.fields.items() if key.startswith('llama.')}
+    n_head, n_kv_head = field['attention.head_count'], field['attention.head_count_kv']
+    theirs = {}
+    for t in reader.tensors:
+        *block, name, _ = t.name.split('.')  # blk.0.attn_q.weight, or output_norm.weight
+        weight = torch.from_numpy(dequantize(t.data, t.tensor_type).copy())
+        if name in ('attn_q', 'attn_k'):
+            # llama.cpp rotates neighbouring pairs of each head's rows; Llama (and we) the two halves: undo its reordering
+            n = n_head if name == 'attn_q' else n_kv_head
+            weight = weight.view(n, weight.size(0) // n // 2, 2, weight.size(1)).transpose(1, 2).reshape(weight.shape)
+        theirs[(f'model.layers.{block[1]}.' if block else '') + f'{GGUF_NAMES[name]}.weight'] = weight
+    config = dict(
+        n_layer=field['block_count'], n_head=n_head, n_kv_head=n_kv_head, n_embd=field['embedding_length'],
+        n_hidden=field['feed_forward_length'], block_size=field['context_length'], vocab_size=field['vocab_size'],
+        bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu', rope_theta=field['rope.freq_base'],
+        norm_eps=field['attention.layer_norm_rms_epsilon'], tie_weights='lm_head.weight' not in theirs,
+    )  # fmt: skip
+    return config, _from_transformers(LLAMA_KEYS, theirs, config, path)

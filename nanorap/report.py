@@ -1,0 +1,87 @@
+"""What a run says of itself: log.csv, lines or a progress bar, and wandb if asked for."""
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nanorap import UserError
+
+FIELDS = ('step', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu', 'memory')
+
+
+class Log:
+    """A run's log: a row in log.csv for each call of row(), and a bar on a terminal, else a line for each row.
+
+    On a resume from `step`, rows after it are dropped, since those steps come again. Where `enabled` is False, on all
+    ranks but one, every method does nothing.
+    """
+
+    def __init__(self, out_dir, step, max_iters, enabled=True, wandb=None):
+        self.enabled, self.wandb, self.bar = enabled, None, None
+        if not enabled:
+            return
+        path, rows = Path(out_dir) / 'log.csv', []
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if step and path.exists():
+                with open(path, newline='') as f:
+                    rows = [row for row in csv.DictReader(f) if int(row['step']) <= step]
+            part = path.with_name('.log.csv.tmp')
+            self.file = open(part, 'w', newline='', buffering=1)  # a row reaches the file when it is written
+            part.replace(path)
+        except OSError as e:
+            raise UserError(f"can't write to {out_dir} ({e.strerror}): choose another --out_dir") from e
+        self.csv = csv.DictWriter(self.file, FIELDS)
+        self.csv.writeheader()
+        self.csv.writerows(rows)
+        if wandb is not None:
+            self.wandb = start_wandb(**wandb)
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=max_iters, initial=step, unit='step', dynamic_ncols=True)
+
+    def row(self, step, **values):
+        """values: of FIELDS; a None is left out."""
+        if not self.enabled:
+            return
+        values = {key: value for key, value in dict(step=step, **values).items() if value is not None}
+        self.csv.writerow({key: f'{value:.6g}' if isinstance(value, float) else value for key, value in values.items()})
+        if self.wandb:
+            self.wandb.log(values, step=step)
+        if 'loss' in values:
+            line = f"loss {values['loss']:.4f}, lr {values['lr']:.2e}, {values['tokens_per_s']:,.0f} tokens/s"
+            line += f", mfu {values['mfu']:.1%}" if 'mfu' in values else ""
+            if self.bar is not None:
+                self.bar.set_postfix_str(line)
+                self.bar.update(step - self.bar.n)
+            else:
+                print(f"step {step}: {line}", flush=True)
+
+    def say(self, text):
+        """A line among the rows."""
+        if self.enabled:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def close(self):
+        if self.enabled:
+            self.file.close()
+            if self.bar is not None:
+                self.bar.close()
+            if self.wandb:
+                self.wandb.finish()
+
+
+def start_wandb(project, name, config):
+    """A wandb run; WANDB_MODE=offline keeps it on disk, to be sent later by `wandb sync`."""
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("--wandb_log needs the package: pip install wandb") from None
+    if os.environ.get('WANDB_MODE') != 'offline' and not (sys.stdin.isatty() or os.environ.get('WANDB_API_KEY')
+                                                         or (Path.home() / '.netrc').exists()):  # fmt: skip
+        raise UserError("wandb would ask for a login, but there is no terminal: run `wandb login` first, or set "
+                        "WANDB_MODE=offline to keep the log on disk")  # fmt: skip
+    return wandb.init(project=project, name=name, config=config)

@@ -1,0 +1,163 @@
+"""
+Where and how this process runs: device, number format, ranks. One process is the plain case: then wrap() returns the
+model as it is, sum() the numbers, and nothing of torch.distributed is touched.
+"""
+
+import os
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel as DDP
+
+from nanorap import UserError
+
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+# dense peak with fp32 accumulation in FLOP/s for (float16 and bfloat16, float32 as TF32 or plain), by the makers' data sheets
+GPU_PEAKS = {
+    'H200': (989e12, 494e12), 'H100 PCIe': (756e12, 378e12), 'H100': (989e12, 494e12), 'A100': (312e12, 156e12),
+    'A10G': (70e12, 35e12), 'L40S': (362e12, 183e12), 'L4': (121e12, 60e12), 'V100': (125e12, 15.7e12),
+    'T4': (65e12, 8.1e12), 'RTX 4090': (165e12, 82.6e12), 'RTX 3090': (71e12, 35.6e12),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Runtime:
+    device: torch.device
+    dtype: torch.dtype  # of matmuls; parameters stay in fp32
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self):
+        """Whether this process is the one that prints and writes files."""
+        return self.rank == 0
+
+    def autocast(self):
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def grad_scaler(self):
+        """Keeps float16 gradients from underflowing; for the other dtypes it does nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def wrap(self, model):
+        """The model as it trains on several processes: gradients averaged over them."""
+        if self.world_size == 1:
+            return model
+        # every rank holds the same buffers, if any: nothing to broadcast
+        return DDP(model, device_ids=[self.device.index] if self.device.type == 'cuda' else None, broadcast_buffers=False)
+
+    def to_device(self, *arrays):
+        """numpy arrays as tensors on the device, copied while it goes on computing."""
+        tensors = [torch.from_numpy(a) for a in arrays]
+        if self.device.type == 'cuda':
+            tensors = [t.pin_memory() for t in tensors]
+        return [t.to(self.device, non_blocking=True) for t in tensors]
+
+    def sum(self, *numbers):
+        """The numbers, each summed over all processes."""
+        if self.world_size == 1:
+            return numbers
+        # gloo on CPU tensors and NCCL on CUDA's; MPS runs alone and knows no float64, so it never gets here
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def barrier(self):
+        if self.world_size > 1:
+            dist.barrier()
+
+    def synchronize(self):
+        """Wait for what the device has still to do, before looking at the clock."""
+        if self.device.type in ('cuda', 'mps'):
+            getattr(torch, self.device.type).synchronize()
+
+    def peak_memory(self):
+        """The most memory in bytes that this process has used so far, on its device; None where unknown."""
+        if self.device.type == 'cuda':
+            return torch.cuda.max_memory_allocated()
+        try:
+            import resource
+        except ImportError:  # Windows
+            return None
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == 'darwin' else peak * 1024  # bytes on macOS, KiB on Linux
+
+    def peak_flops(self):
+        """FLOP/s that this process's device could do at best: by data sheet for known GPUs, measured by a matmul on a CPU;
+        None where unknown."""
+        if self.device.type == 'cuda':
+            gpu = torch.cuda.get_device_name(self.device)
+            return next((peaks[self.dtype == torch.float32] for name, peaks in GPU_PEAKS.items() if name in gpu), None)
+        if self.device.type != 'cpu':
+            return None
+        n, seconds = 2048, []
+        a = torch.randn(n, n, dtype=self.dtype)
+        for _ in range(4):
+            t0 = time.perf_counter()
+            a @ a
+            seconds.append(time.perf_counter() - t0)
+        return 2 * n**3 / min(seconds)
+
+    def close(self):
+        if self.world_size > 1:
+            dist.destroy_process_group()
+
+
+def setup(device='auto', dtype='auto'):
+    """The Runtime of this process; joins the others if torchrun started it.
+
+    device: 'auto' (CUDA, else MPS, else the CPU), 'cuda', 'cuda:1', 'mps', 'cpu'. dtype: 'auto' (bfloat16 where CUDA has
+    it, else float16; float32 elsewhere), or one of DTYPES. Raises UserError for what this machine lacks.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the process, with no traceback
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    try:
+        dev = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"--device={device}: choose auto, cuda, cuda:N, mps or cpu") from None
+    if dev.type == 'cuda' and not torch.cuda.is_available() or dev.type == 'mps' and not torch.backends.mps.is_available():
+        raise UserError(f"--device={device}, but this PyTorch ({torch.__version__}) finds none here: try --device=cpu")
+    if dtype != 'auto' and dtype not in DTYPES:
+        raise UserError(f"--dtype={dtype}: choose auto, {', '.join(DTYPES)}")
+
+    rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in
+                                    (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))  # fmt: skip
+    if dev.type == 'mps' and world_size > 1:
+        raise UserError("several processes need --device=cuda or --device=cpu: MPS runs one")
+    if dev.type == 'cuda':
+        index = local_rank if world_size > 1 else dev.index or 0
+        if index >= torch.cuda.device_count():
+            raise UserError(f"no GPU {index}: this machine has {torch.cuda.device_count()}, which is the most that "
+                            "--nproc_per_node and --device=cuda:N can ask for")  # fmt: skip
+        dev = torch.device('cuda', index)
+        torch.cuda.set_device(dev)
+        torch.set_float32_matmul_precision('high')  # TF32
+    if dtype == 'auto':
+        half = 'bfloat16' if dev.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False) else 'float16'
+        dtype = half if dev.type == 'cuda' else 'float32'
+    if world_size > 1:
+        dist.init_process_group('nccl' if dev.type == 'cuda' else 'gloo')
+    return Runtime(dev, DTYPES[dtype], rank, world_size)
+
+
+def compile_or_eager(model, runtime, x, y):
+    """torch.compile(model), proved by a trial step on x and y; where that fails, the model as it is, with one warning."""
+    compiled = torch.compile(model)
+    try:
+        with runtime.autocast():
+            compiled(x, y).backward()
+        model.zero_grad(set_to_none=True)
+        return compiled
+    except Exception as e:  # no C++ compiler, no Triton, an unsupported platform: the compiler has its own errors for each
+        model.zero_grad(set_to_none=True)
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else ''
+        print(f"warning: torch.compile failed here, going on without it ({type(e).__name__}: {reason[:150]})", file=sys.stderr)
+        return model

