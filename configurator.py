@@ -32,24 +32,24 @@ def _configure(scope, argv):
         raise SystemExit(f"{name}: {message}")
 
     def read_options(path):
-        """{option: (annotation, default's source, comment, comment lines above)} of a script."""
+        """A script's docstring, and {option: (annotation, default's source, comment, comment lines above)}."""
         with open(path, encoding='utf-8') as f:
             source = f.read()
-        lines, options, last = source.splitlines(), {}, None
-        for node in ast.parse(source).body:
+        tree, lines, options, last = ast.parse(source), source.splitlines(), {}, 0
+        for node in tree.body:
             if isinstance(node, ast.Expr) and 'configurator.py' in ast.unparse(node):
                 break
             if isinstance(node, ast.Assign | ast.AnnAssign):
                 key = (node.target if isinstance(node, ast.AnnAssign) else node.targets[0]).id
                 comment = lines[node.end_lineno - 1][node.end_col_offset :].partition('#')[2].strip()
-                above = [line[2:] for line in lines[last or node.lineno - 1 : node.lineno - 1] if line[:3] not in ('', '# -')]
+                above = [line[2:] for line in lines[last : node.lineno - 1] if line[:3] not in ('', '# -')]
                 annotation = getattr(node, 'annotation', None)
                 options[key] = (annotation and ast.unparse(annotation), node.value and ast.unparse(node.value), comment, above)
-                last = node.end_lineno
-        return options
+            last = node.end_lineno
+        return ast.get_docstring(tree), options
 
     # 1) the script's options, and train.py's, which lends its defaults to those without a value
-    options, lender = read_options(script), read_options(os.path.join(root, 'train.py'))
+    (about, options), (_, lender) = read_options(script), read_options(os.path.join(root, 'train.py'))
     kinds = {}  # the types that each option allows
     for key, (annotation, default, comment, above) in options.items():
         if default is None:
@@ -107,10 +107,10 @@ def _configure(scope, argv):
     # 2) overrides, in the order given
     given = {}
     if '--help' in argv or '-h' in argv:
-        print((scope['__doc__'] or '').strip(), "\n\nConfig files and options (--key=value), in any order; the last one wins:")
-        for key, (_, default, comment, above) in options.items():
+        print(about, "\n\nConfig files and options (--key=value), in any order; the last one wins:")
+        for key, (_, _, comment, above) in options.items():
             print(*(f"\n{line}" for line in above), sep='', end='\n' if above else '')
-            print(f"  --{key}={default}".ljust(40), f"{kind_name(key)}; {comment}".rstrip('; '))
+            print(f"  --{key}={scope[key]!r}".ljust(40), f"{kind_name(key)}; {comment}".rstrip('; '))
         print("\nA config file (config/*.py) is Python code that is run with all your rights: read a stranger's first.")
         raise SystemExit(0)
     for arg in argv:

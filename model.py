@@ -43,7 +43,7 @@ class GPTConfig:
         self.n_kv_head = self.n_kv_head or self.n_head
         self.n_hidden = self.n_hidden or 4 * self.n_embd
         for field, choices in dict(pos=('learned', 'rotary', 'alibi'), norm=('layernorm', 'rmsnorm'),
-                                   mlp=('gelu', 'swiglu', 'relu2')).items():  # fmt: skip
+                                   mlp=('gelu', 'swiglu', 'relu2')).items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(choices)}")
         for a, b in (('n_embd', 'n_head'), ('n_head', 'n_kv_head')):
@@ -116,7 +116,7 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=self.n_kv_head != self.n_head,
-        )  # fmt: skip
+        )
         y = y.transpose(1, 2).reshape(B, T, C)  # all heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
@@ -165,7 +165,7 @@ class GPT(nn.Module):
             drop=nn.Dropout(config.dropout),
             h=nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)]),
             ln_f=norm(config, config.n_embd),
-        ))  # fmt: skip
+        ))
         if config.pos == 'learned':
             self.transformer.wpe = nn.Embedding(config.block_size, config.n_embd)
         if not config.tie_weights:

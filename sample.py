@@ -38,7 +38,7 @@ exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator
 rt = setup(device, dtype)
 for bad, advice in [(num_samples < 1, "num_samples must be 1 or more"), (max_new_tokens < 1, "max_new_tokens must be 1 or more"),
                     (temperature < 0, "temperature must be 0 or more"), (not 0 < top_p <= 1, "top_p must lie in (0, 1]"),
-                    (top_k is not None and top_k < 1, "top_k must be 1 or more, or None for all tokens")]:  # fmt: skip
+                    (top_k is not None and top_k < 1, "top_k must be 1 or more, or None for all tokens")]:
     if bad:
         raise UserError(f"sample.py: {advice}")
 if start.startswith('FILE:'):
@@ -48,7 +48,7 @@ if start.startswith('FILE:'):
         raise UserError(f"can't read the prompt file {start[5:]}: {getattr(e, 'strerror', None) or e}") from None
 if init_from == 'resume' and not (Path(out_dir) / 'best' / 'config.json').exists():
     raise UserError(f"{out_dir}/best holds no checkpoint: train one first (python train.py config/….py --out_dir={out_dir}), "
-                    "name another --out_dir, or use a pretrained model (--init_from=gpt2 or smollm2)")  # fmt: skip
+                    "name another --out_dir, or use a pretrained model (--init_from=gpt2 or smollm2)")
 
 # the model and its tokenizer
 name = out_dir if init_from == 'resume' else init_from
@@ -60,12 +60,12 @@ make_cache = partial(KVCache, model.config, device=rt.device, dtype=rt.dtype)
 prompt = tokenizer.encode(start) or [tokenizer.eot]
 if max(prompt) >= model.config.vocab_size:
     raise UserError(f"the prompt has token id {max(prompt)}, beyond the model's vocabulary of {model.config.vocab_size}: "
-                    f"the tokenizer of {name} is another model's")  # fmt: skip
+                    f"the tokenizer of {name} is another model's")
 if len(prompt) > model.config.block_size:
     print(f"note: the prompt has {len(prompt)} tokens; the model sees the last {model.config.block_size}", file=sys.stderr)
 vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
 steps = generate(model, make_cache, prompt[-model.config.block_size :], num_samples, max_new_tokens, vocab_size, tokenizer.eot,
-                 seed, temperature=temperature, top_k=top_k, top_p=top_p)  # fmt: skip
+                 seed, temperature=temperature, top_k=top_k, top_p=top_p)
 
 
 def text_of(ids):

@@ -100,7 +100,7 @@ def lap(what):
 rt = setup(device, dtype)
 if gradient_accumulation_steps % rt.world_size:
     raise UserError(f"gradient_accumulation_steps={gradient_accumulation_steps} counts the micro-batches of all processes: "
-                    f"make it a multiple of their number, {rt.world_size}")  # fmt: skip
+                    f"make it a multiple of their number, {rt.world_size}")
 data_dir = Path(__file__).resolve().parent / 'data' / dataset
 data_dir = data_dir if data_dir.is_dir() else Path(dataset)
 train_data, val_data = (Batches(data_dir, split, block_size, batches, seed) for split in ('train', 'val'))
@@ -124,7 +124,7 @@ elif init_from == 'resume':
     weights, optimizer_state, saved, state = ckpt.load_step(out_dir)
     if not same_tokenizer(saved['tokenizer'], meta):
         raise UserError(f"{data_dir} is not prepared with the tokenizer of the run in {out_dir}, "
-                        f"'{saved['tokenizer']['tokenizer']}': give the run its own --dataset")  # fmt: skip
+                        f"'{saved['tokenizer']['tokenizer']}': give the run its own --dataset")
     raw_model = GPT.from_state_dict(saved['model'] | dict(dropout=dropout), weights)
     step, row, tokens, best_val_loss, first_val_loss = (state[k] for k in ('step', 'row', 'tokens', 'best_val_loss', 'first_val_loss'))
 else:
@@ -133,12 +133,12 @@ else:
     raw_model = GPT.from_pretrained(init_from, dropout=dropout)
     if not same_tokenizer(load_tokenizer(init_from).meta(), meta):
         raise UserError(f"{data_dir} is prepared with the tokenizer '{meta['tokenizer']}', which is not that of {init_from}: "
-                        f"prepare it again with --tokenizer={init_from}")  # fmt: skip
+                        f"prepare it again with --tokenizer={init_from}")
 if block_size > raw_model.config.block_size:
     raise UserError(f"--block_size={block_size}, but the model's context has {raw_model.config.block_size} tokens: lower it")
 if meta['vocab_size'] > raw_model.config.vocab_size:
     raise UserError(f"{data_dir} has token ids up to {meta['vocab_size'] - 1}, beyond the model's vocabulary of "
-                    f"{raw_model.config.vocab_size}: prepare it with the model's own tokenizer")  # fmt: skip
+                    f"{raw_model.config.vocab_size}: prepare it with the model's own tokenizer")
 raw_model.crop_block_size(block_size)
 raw_model.to(rt.device)
 optimizer = adamw(raw_model, learning_rate, (beta1, beta2), weight_decay)
@@ -153,7 +153,7 @@ if compile or compile is None and rt.device.type == 'cuda':
 model = rt.wrap(compiled)
 
 log = Log(out_dir, step, max_iters, rt.is_main and not eval_only,
-          wandb=dict(project=wandb_project, name=wandb_run_name, config=config) if wandb_log else None)  # fmt: skip
+          wandb=dict(project=wandb_project, name=wandb_run_name, config=config) if wandb_log else None)
 peak_flops = rt.peak_flops()
 lap('loading')
 
@@ -190,7 +190,7 @@ def save(val_loss):
         if is_best or always_save_checkpoint or step == max_iters:
             weights |= dict(optimizer=ckpt.optimizer_tensors(raw_model, optimizer))
             about |= dict(state=dict(step=step, row=row, tokens=tokens, best_val_loss=best_val_loss, first_val_loss=first_val_loss,
-                                     scaler=scaler.state_dict(), options=config))  # fmt: skip
+                                     scaler=scaler.state_dict(), options=config))
             ckpt.save_step(out_dir, step, weights, about, tokenizer)
     rt.barrier()
 
@@ -199,7 +199,7 @@ rows_per_step = gradient_accumulation_steps * batch_size
 if rt.is_main:
     n_params = sum(p.numel() for p in raw_model.parameters())
     print(f"{n_params / 1e6:.2f}M parameters on {rt.device}, {str(rt.dtype).removeprefix('torch.')}, {rt.world_size} process(es); "
-          f"{rows_per_step} rows, up to {rows_per_step * block_size:,} tokens, a step", flush=True)  # fmt: skip
+          f"{rows_per_step} rows, up to {rows_per_step * block_size:,} tokens, a step", flush=True)
 if eval_only:
     losses = [evaluate(train_data), evaluate(val_data)]
     if rt.is_main:
@@ -243,13 +243,13 @@ while True:
         loss = rt.sum(loss.item())[0] / rt.world_size  # .item() waits for the device
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} at step {step}: lower --learning_rate, or look at the data; what was saved "
-                            f"before in {out_dir} is as it was")  # fmt: skip
+                            f"before in {out_dir} is as it was")
         losses.append(loss)
         tokens_per_s = (tokens - tokens_log) / (time.perf_counter() - t_log)
         flops = tokens_per_s * raw_model.flops_per_token(T=tokens / row)
         mfu = flops / peak_flops / rt.world_size if peak_flops else None
         log.row(step, tokens=tokens, seconds=time.perf_counter() - t_start, loss=loss, lr=lr,
-                grad_norm=grad_norm.item(), tokens_per_s=tokens_per_s, mfu=mfu, memory=rt.peak_memory())  # fmt: skip
+                grad_norm=grad_norm.item(), tokens_per_s=tokens_per_s, mfu=mfu, memory=rt.peak_memory())
         t_log, tokens_log = time.perf_counter(), tokens
 
 log.close()

@@ -46,7 +46,7 @@ def write_folder(folder, tensors, documents, tokenizer):
     except (OSError, SafetensorError) as e:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"can't save to {folder} ({getattr(e, 'strerror', None) or e}): earlier checkpoints are as they "
-                        "were; make room there, and go on with --init_from=resume") from e  # fmt: skip
+                        "were; make room there, and go on with --init_from=resume") from e
 
 
 def save_step(out_dir, step, tensors, documents, tokenizer):
@@ -67,7 +67,7 @@ def load_step(out_dir):
         except (OSError, ValueError, KeyError, SafetensorError) as e:
             print(f"warning: skipping {folder}, which is damaged: {e}")
     raise UserError(f"no checkpoint to resume in {out_dir}: it has no whole step-* folder; leave out --init_from=resume to "
-                    "start anew, or name the --out_dir of the run")  # fmt: skip
+                    "start anew, or name the --out_dir of the run")
 
 
 def optimizer_tensors(model, optimizer):

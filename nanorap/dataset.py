@@ -94,7 +94,7 @@ def read_meta(data_dir):
             size = (data_dir / f'{split}.bin').stat().st_size
             if size != count['tokens'] * np.dtype(meta['dtype']).itemsize:
                 raise UserError(f"{data_dir / split}.bin has {size:,} bytes, not the {count['tokens']:,} tokens that "
-                                f"meta.json names: {prepare} again")  # fmt: skip
+                                f"meta.json names: {prepare} again")
     except FileNotFoundError as e:
         raise UserError(f"no prepared data: {e.filename} is missing; {prepare} first") from None
     except (json.JSONDecodeError, KeyError, TypeError) as e:
@@ -135,7 +135,7 @@ class Batches:
         elif mode == 'stream':
             if self.n_tokens <= block_size:
                 raise UserError(f"{self.path} has {self.n_tokens:,} tokens, less than a block of {block_size:,}: "
-                                "prepare more text, or lower --block_size")  # fmt: skip
+                                "prepare more text, or lower --block_size")
         else:
             raise UserError(f"--batches={mode}: choose documents or stream")
         self._epoch = None
@@ -149,7 +149,7 @@ class Batches:
         """Where each document ends: one behind its end-of-text id."""
         step = 2**24
         ends = [at + 1 + np.flatnonzero(self._tokens()[at : at + step] == self.meta['eot'])
-                for at in range(0, self.n_tokens, step)]  # fmt: skip
+                for at in range(0, self.n_tokens, step)]
         return np.concatenate(ends)
 
     @property
@@ -195,7 +195,7 @@ class Batches:
             x[b, 0] = tokens[start - 1] if start else eot
         if max(x.max(), y.max()) >= self.meta['vocab_size']:
             raise UserError(f"{self.path} holds token id {max(x.max(), y.max())}, beyond the vocabulary of "
-                            f"{self.meta['vocab_size']}: prepare the data again")  # fmt: skip
+                            f"{self.meta['vocab_size']}: prepare the data again")
         return x, y
 
     def n_targets(self, first_row, n_rows):

@@ -58,7 +58,7 @@ GGUF_NAMES = {
     'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
     'attn_output': 'self_attn.o_proj',
     'ffn_gate': 'mlp.gate_proj', 'ffn_up': 'mlp.up_proj', 'ffn_down': 'mlp.down_proj',
-}  # fmt: skip
+}
 
 
 def load(name):
@@ -88,7 +88,7 @@ def _config_from_transformers(theirs, folder):
     kind, tied = theirs.get('model_type'), theirs.get('tie_word_embeddings', theirs.get('model_type') == 'gpt2')
     if kind == 'gpt2':
         for key, good in dict(activation_function='gelu_new', scale_attn_weights=True, add_cross_attention=False,
-                              scale_attn_by_inverse_layer_idx=False).items():  # fmt: skip
+                              scale_attn_by_inverse_layer_idx=False).items():
             if theirs.get(key, good) != good:
                 refuse(key, theirs[key])
         return dict(
@@ -96,7 +96,7 @@ def _config_from_transformers(theirs, folder):
             n_hidden=theirs.get('n_inner') or 4 * theirs['n_embd'], block_size=theirs['n_positions'],
             vocab_size=theirs['vocab_size'], bias=True, pos='learned', norm='layernorm', mlp='gelu',
             norm_eps=theirs.get('layer_norm_epsilon', 1e-5), tie_weights=tied,
-        ), GPT2_KEYS  # fmt: skip
+        ), GPT2_KEYS
     if kind == 'llama':
         rope = theirs.get('rope_parameters') or theirs.get('rope_scaling') or {}  # its name since transformers 5; before
         for key, value, good in [
@@ -106,7 +106,7 @@ def _config_from_transformers(theirs, folder):
             ('rope_type', rope.get('rope_type', rope.get('type', 'default')), 'default'),
             ('head_dim', (theirs.get('head_dim') or theirs['hidden_size'] // theirs['num_attention_heads'])
              * theirs['num_attention_heads'], theirs['hidden_size']),
-        ]:  # fmt: skip
+        ]:
             if value != good:
                 refuse(key, value)
         return dict(
@@ -116,7 +116,7 @@ def _config_from_transformers(theirs, folder):
             vocab_size=theirs['vocab_size'], bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu',
             norm_eps=theirs.get('rms_norm_eps', 1e-6), tie_weights=tied,
             rope_theta=rope.get('rope_theta', theirs.get('rope_theta', 10000.0)),
-        ), LLAMA_KEYS  # fmt: skip
+        ), LLAMA_KEYS
     raise refuse('model_type', kind)
 
 
@@ -165,10 +165,10 @@ def _read_weights(folder):
             continue
         try:
             files = [load_file(folder / shard) if name.endswith('.safetensors')
-                     else torch.load(folder / shard, map_location='cpu', weights_only=True) for shard in shards]  # fmt: skip
+                     else torch.load(folder / shard, map_location='cpu', weights_only=True) for shard in shards]
         except (SafetensorError, OSError, EOFError, RuntimeError, UnpicklingError) as e:
             raise UserError(f"the weights in {folder} are damaged or half-written ({str(e)[:200]}): take them from their "
-                            "source again") from e  # fmt: skip
+                            "source again") from e
         return {key: tensor for file in files for key, tensor in file.items()}
     raise UserError(f"{folder} has no model.safetensors: it is half-written, or the model's weights are to be added")
 
@@ -201,5 +201,5 @@ def _load_gguf(path):
         n_hidden=field['feed_forward_length'], block_size=field['context_length'], vocab_size=field['vocab_size'],
         bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu', rope_theta=field['rope.freq_base'],
         norm_eps=field['attention.layer_norm_rms_epsilon'], tie_weights='lm_head.weight' not in theirs,
-    )  # fmt: skip
+    )
     return config, _from_transformers(LLAMA_KEYS, theirs, config, path)

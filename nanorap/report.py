@@ -81,7 +81,7 @@ def start_wandb(project, name, config):
     except ImportError:
         raise UserError("--wandb_log needs the package: pip install wandb") from None
     if os.environ.get('WANDB_MODE') != 'offline' and not (sys.stdin.isatty() or os.environ.get('WANDB_API_KEY')
-                                                         or (Path.home() / '.netrc').exists()):  # fmt: skip
+                                                         or (Path.home() / '.netrc').exists()):
         raise UserError("wandb would ask for a login, but there is no terminal: run `wandb login` first, or set "
-                        "WANDB_MODE=offline to keep the log on disk")  # fmt: skip
+                        "WANDB_MODE=offline to keep the log on disk")
     return wandb.init(project=project, name=name, config=config)

@@ -22,7 +22,7 @@ GPU_PEAKS = {
     'H200': (989e12, 494e12), 'H100 PCIe': (756e12, 378e12), 'H100': (989e12, 494e12), 'A100': (312e12, 156e12),
     'A10G': (70e12, 35e12), 'L40S': (362e12, 183e12), 'L4': (121e12, 60e12), 'V100': (125e12, 15.7e12),
     'T4': (65e12, 8.1e12), 'RTX 4090': (165e12, 82.6e12), 'RTX 3090': (71e12, 35.6e12),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,14 @@ def setup(device='auto', dtype='auto'):
         raise UserError(f"--dtype={dtype}: choose auto, {', '.join(DTYPES)}")
 
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in
-                                    (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))  # fmt: skip
+                                    (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
     if dev.type == 'mps' and world_size > 1:
         raise UserError("several processes need --device=cuda or --device=cpu: MPS runs one")
     if dev.type == 'cuda':
         index = local_rank if world_size > 1 else dev.index or 0
         if index >= torch.cuda.device_count():
             raise UserError(f"no GPU {index}: this machine has {torch.cuda.device_count()}, which is the most that "
-                            "--nproc_per_node and --device=cuda:N can ask for")  # fmt: skip
+                            "--nproc_per_node and --device=cuda:N can ask for")
         dev = torch.device('cuda', index)
         torch.cuda.set_device(dev)
         torch.set_float32_matmul_precision('high')  # TF32

@@ -38,9 +38,9 @@ class GPT2Tokenizer:
         ranks = data_gym_to_mergeable_bpe_ranks(
             vocab_bpe_file=str(merges), encoder_json_file=str(self._vocab_file),
             vocab_bpe_hash='1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',
-            encoder_json_hash='196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783')  # fmt: skip
+            encoder_json_hash='196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783')
         self.enc = tiktoken.Encoding('gpt2', explicit_n_vocab=50257, pat_str=openai_public.r50k_pat_str,
-                                     mergeable_ranks=ranks, special_tokens={'<|endoftext|>': 50256})  # fmt: skip
+                                     mergeable_ranks=ranks, special_tokens={'<|endoftext|>': 50256})
         self.eot = self.enc.eot_token
         self.vocab_size = self.enc.n_vocab
 
@@ -77,7 +77,7 @@ class CharTokenizer:
             return [self.stoi[ch] for ch in text]
         except KeyError as e:
             raise UserError(f"character {e.args[0]!r} is not among the {len(self.chars)} that this vocabulary was "
-                            "built from: leave it out, or prepare the data again with text that has it") from None  # fmt: skip
+                            "built from: leave it out, or prepare the data again with text that has it") from None
 
     def encode_batch(self, texts):
         return [self.encode(text) for text in texts]

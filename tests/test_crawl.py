@@ -48,7 +48,7 @@ class Genius(ThreadingHTTPServer):
                 'lyrics_state': 'complete', 'primary_artist': {'id': number, 'name': artist}, 'sings': [number],
                 'language': 'en', 'flag': False,
                 'lyrics': f'[Verse 1]<br/>first line of {song_id}<br/>second &amp; last',
-            } | changes  # fmt: skip
+            } | changes
         return song_id
 
     def pages(self):
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             found = [song for song in genius.songs.values() if int(match[1]) in song['sings']]
             body = {'songs': [{k: v for k, v in song.items() if k not in ('language', 'lyrics', 'sings', 'flag')}
                               for song in found[(page - 1) * size : page * size]],
-                    'next_page': page + 1 if page * size < len(found) else None}  # fmt: skip
+                    'next_page': page + 1 if page * size < len(found) else None}
         elif match := re.fullmatch(r'/artists/(\d+)', url.path):
             body = {'artist': {'id': int(match[1])}}
         elif match := re.fullmatch(r'/songs/(\d+)', url.path):
@@ -112,7 +112,7 @@ def genius():
 
 def command(genius, *options, rate=1000):
     return [sys.executable, str(GENERATOR / 'crawl.py'), f'--requests_per_second={rate}',
-            f'--api_root={genius.root if genius else "http://127.0.0.1:9"}', *options]  # fmt: skip
+            f'--api_root={genius.root if genius else "http://127.0.0.1:9"}', *options]
 
 
 ENV = {key: value for key, value in os.environ.items() if key != 'GENIUS_ACCESS_TOKEN' and 'proxy' not in key.lower()}
@@ -121,7 +121,7 @@ ENV = {key: value for key, value in os.environ.items() if key != 'GENIUS_ACCESS_
 def crawl(genius, cwd, *options, token=TOKEN, env=None, rate=1000):
     options = [f'--user_token={token}', *options] if token else options
     done = subprocess.run(command(genius, *options, rate=rate), cwd=cwd, capture_output=True, encoding='utf-8',
-                          timeout=60, env=ENV | (env or {}))  # fmt: skip
+                          timeout=60, env=ENV | (env or {}))
     assert 'Traceback' not in done.stderr, done.stderr
     assert TOKEN not in done.stdout + done.stderr
     for path in cwd.rglob('*.json'):
@@ -131,7 +131,7 @@ def crawl(genius, cwd, *options, token=TOKEN, env=None, rate=1000):
 
 def files(cwd):
     return {path.relative_to(cwd / 'json').as_posix(): json.loads(path.read_text(encoding='utf-8'))
-            for path in sorted((cwd / 'json').glob('*/*'))}  # fmt: skip
+            for path in sorted((cwd / 'json').glob('*/*'))}
 
 
 def manifest(cwd):
@@ -154,7 +154,7 @@ def test_songs_come_home_once(genius, tmp_path):
     assert list(got) == [f'kobalt-figgs/{n}.json' for n in range(1000, 1006)] + ['tilly-ohm/1006.json']
     assert got[f'tilly-ohm/{last}.json'] == {
         'id': last, 'title': 'Öl', 'artist': 'Tilly Ohm', 'url': f'https://genius.com/song-{last}-lyrics',
-        'language': 'en', 'state': 'complete', 'lyrics': f'[Verse 1]\nfirst line of {last}\nsecond & last'}  # fmt: skip
+        'language': 'en', 'state': 'complete', 'lyrics': f'[Verse 1]\nfirst line of {last}\nsecond & last'}
     assert list(manifest(tmp_path)) == ['Kobalt Figgs', 'tílly ohm!']
     assert manifest(tmp_path)['tílly ohm!']['folder'] == 'tilly-ohm'
     table = [line.split() for line in done.stdout.splitlines()]
@@ -180,11 +180,11 @@ def test_max_songs_counts_what_is_kept(genius, tmp_path):
     assert crawl(genius, tmp_path, '--max_songs=4', '--artists', 'Tilly Ohm').returncode == 0
     assert outcomes(tmp_path, 'Tilly Ohm') == {
         other: 'skipped', 1001: 'new', 1002: 'new', 1003: 'new', flagged: 'skipped', found_out: 'skipped',
-        unreleased: 'skipped', 1007: 'new'}  # fmt: skip
+        unreleased: 'skipped', 1007: 'new'}
     assert genius.pages() == [1001, 1002, 1003, found_out, 1007]
     got = files(tmp_path)
     assert [got[f'tilly-ohm/{n}.json']['state'] for n in (flagged, found_out, unreleased)] == [
-        'instrumental', 'instrumental', 'unreleased']  # fmt: skip
+        'instrumental', 'instrumental', 'unreleased']
     assert f'tilly-ohm/{other}.json' not in got
     assert manifest(tmp_path)['Tilly Ohm']['songs'][0]['why'] == 'other primary artist'
 
@@ -264,7 +264,7 @@ def test_a_bad_answer_costs_one_artist(genius, tmp_path):
     bad = {'AA': (429, f'{{"you": "{TOKEN}"}}', 'HTTP 429'), 'BB': (503, '<html>busy</html>', 'HTTP 503'),
            'CC': (200, f'<html>{TOKEN}</html>', 'a page where data belongs'),
            'DD': (200, '{"response": null}', 'unexpected answer'),
-           'EE': (200, f'{{"response": {{"hits": {{"{TOKEN}": 1}}}}}}', 'unexpected answer')}  # fmt: skip
+           'EE': (200, f'{{"response": {{"hits": {{"{TOKEN}": 1}}}}}}', 'unexpected answer')}
     genius.answer = lambda path: bad[path[10:12]][:2] if path[10:12] in bad else None
     done = crawl(genius, tmp_path, '--artists', *bad, 'Kobalt Figgs')
     assert done.returncode == 1 and len(done.stderr.splitlines()) == len(bad)
@@ -333,7 +333,7 @@ def test_ctrl_c_keeps_what_is_there(genius, tmp_path):
     (['--artists', 'X', '--user_token=“x”'], '--user_token'),
     (['--artists', 'X', '--user_token=tok\nen'], '--user_token'),
     (['--artists', 'X', '--data_dir=empty.txt'], '--data_dir'),
-])  # fmt: skip
+])
 def test_mistakes_are_one_line(tmp_path, monkeypatch, options, says):
     (tmp_path / 'empty.txt').write_text('# no one\n\n')
     monkeypatch.chdir(tmp_path)
@@ -347,7 +347,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, options, says):
 def test_folder_names():
     odd = ['../x', 'x', '..', '.', '', ' ', '/', 'AC/DC', 'ACDC', 'AC DC', 'AC-DC', '$NOT', 'NOT', 'nót', '歌' * 200,
            '歌' * 199, 'long ' * 40, 'long ' * 41, 'con', 'C:\\x', 'a\0b', 'a\nb', '\ud800', 'Tilly  Ohm',
-           'Tilly Ohm']  # fmt: skip
+           'Tilly Ohm']
     slugs = [script.slug(name) for name in odd]
     assert len(set(slugs)) == len(odd)
     assert all(re.fullmatch(r'[a-z0-9][a-z0-9-]{0,59}', slug) and slug != 'con' for slug in slugs)

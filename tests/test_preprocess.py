@@ -23,7 +23,7 @@ def clean(text, title='Night Bus'):
 def song(number, lyrics=None, **changes):
     lyrics = lyrics or '[Verse 1]\n' + '\n'.join(f'line {number} of bar {bar} and a rhyme' for bar in range(10))
     return {'id': number, 'title': f'Song {number}', 'artist': 'Tilly Ohm', 'url': 'https://genius.com/x',
-            'language': 'en', 'state': 'complete', 'lyrics': lyrics} | changes  # fmt: skip
+            'language': 'en', 'state': 'complete', 'lyrics': lyrics} | changes
 
 
 def save(folder, *songs, artist='tilly-ohm'):
@@ -133,7 +133,7 @@ def test_a_title_that_holds_the_word_lyrics():
 WORD = st.text(st.characters(whitelist_categories=['Ll', 'Lu', 'Lo', 'Nd'], whitelist_characters="',.!?-"), min_size=1)
 LINE = st.lists(WORD, min_size=1, max_size=6).map(' '.join)
 SECTION = st.tuples(st.sampled_from(['[Verse 1]', '[Chorus: Tilly Ohm]', '[Стих]', '[Outro]', '']),
-                    st.lists(LINE, min_size=1, max_size=4))  # fmt: skip
+                    st.lists(LINE, min_size=1, max_size=4))
 SONG = st.lists(SECTION, min_size=1, max_size=4).map(
     lambda sections: '\n\n'.join('\n'.join([head, *lines] if head else lines) for head, lines in sections)
 )
@@ -169,7 +169,7 @@ def test_groups():
     versions = ['Night Bus', 'Night Bus (Remix)', 'Night Bus (Kobalt Figgs Remix)', 'NIGHT BUS [Live]', 'Night Bús',
                 'Night Bus (Live at the Depot)', 'Night Bus - Remastered', 'Night Bus - Remastered 2011',
                 'Night Bus (2011 Remaster)', 'Night Bus (Remix) [Explicit]',
-                'Night Bus (feat. Kobalt Figgs)']  # fmt: skip
+                'Night Bus (feat. Kobalt Figgs)']
     assert {group('Tilly Ohm', title) for title in versions} == {group('Tilly Ohm', 'Night Bus')}
     others = ['Day Bus', 'Night Bus 2', 'Night Bus (Part Two)', 'Night Bus (Live It Up)', '(Remix)', '???', '!']
     assert len({group('Tilly Ohm', title) for title in ['Night Bus', *others]}) == len(others) + 1
@@ -193,7 +193,7 @@ def test_one_entry_a_line_in_a_fixed_order(tmp_path):
     assert entries == data(tmp_path)
     assert [entry['song_name'] for entry in entries] == ['Song 1', 'Öl & “Gas” (Remix)', 'Song 9', 'Song 10']
     assert entries[1] == {'text': song(2)['lyrics'], 'song_name': 'Öl & “Gas” (Remix)', 'artist_name': 'Tilly Ohm',
-                          'group': 'tillyohm/olgas'}  # fmt: skip
+                          'group': 'tillyohm/olgas'}
     assert 'Öl' in lines[2]  # UTF-8, not escapes
     first = (tmp_path / 'out' / 'data.json').read_bytes()
     assert run(tmp_path).returncode == 0
@@ -206,7 +206,7 @@ def test_what_is_dropped_and_why(tmp_path):
     same = song(1)['lyrics']
     states = [song(20 + n, state=state, lyrics='') for n, state in enumerate(['instrumental', 'unreleased', 'blocked'])]
     save(tmp_path / 'json', song(1), song(2, lyrics=same + '3Embed'), song(3, lyrics='[Verse 1]\ntoo short'), *states,
-         *[song(30 + n, lyrics=f'short {n}') for n in range(8)])  # fmt: skip
+         *[song(30 + n, lyrics=f'short {n}') for n in range(8)])
     done = run(tmp_path)
     assert done.returncode == 0
     assert [entry['song_name'] for entry in data(tmp_path)] == ['Song 1']
@@ -214,7 +214,7 @@ def test_what_is_dropped_and_why(tmp_path):
     assert (got['in'], got['out']) == (14, 1)
     assert {reason: found['count'] for reason, found in got['dropped'].items()} == {
         'duplicate': 1, 'fewer than 50 words': 9, 'not complete: instrumental': 1, 'not complete: unreleased': 1,
-        'not complete: blocked': 1}  # fmt: skip
+        'not complete: blocked': 1}
     assert got['dropped']['duplicate']['examples'] == ['Song 2']
     assert len(got['dropped']['fewer than 50 words']['examples']) == 5
     assert got['changed']['embed'] == {'count': 1, 'examples': ['Song 2']}
@@ -231,7 +231,7 @@ def test_min_words_is_a_floor_without_headers(tmp_path):
 def test_broken_files_are_named_and_skipped(tmp_path):
     save(tmp_path / 'json', song(1))
     broken = [b'{"id": 5, "tit', b'', b'[]', b'null', b'{"title": "x"}', b'\xff\xfe{}', b'[' * 100000,
-              b'{"title": 1, "artist": "a", "state": "complete", "lyrics": null}']  # fmt: skip
+              b'{"title": 1, "artist": "a", "state": "complete", "lyrics": null}']
     for number, content in enumerate(broken, 2):
         (tmp_path / 'json' / 'tilly-ohm' / f'{number}.json').write_bytes(content)
     done = run(tmp_path)

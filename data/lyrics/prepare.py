@@ -18,16 +18,16 @@ from tqdm import tqdm
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parents[1]))
 
-from nanorap import UserError  # noqa: E402
-from nanorap.dataset import is_held_out, write_dataset  # noqa: E402
-from nanorap.tokenizer import CharTokenizer, load_tokenizer  # noqa: E402
+from nanorap import UserError
+from nanorap.dataset import is_held_out, write_dataset
+from nanorap.tokenizer import CharTokenizer, load_tokenizer
 
 
 def read_songs(path):
     """The songs of a data.json one by one, without holding the file: it has one entry a line."""
     if not path.exists():
         raise UserError(f"{path} is missing: make it with data_generator/crawl.py and data_generator/preprocess.py, or give "
-                        "--input=FILE. `make demo` shows the way with the songs in data/lyrics/demo")  # fmt: skip
+                        "--input=FILE. `make demo` shows the way with the songs in data/lyrics/demo")
     with open(path, encoding='utf-8') as f:
         for number, line in enumerate(f, 1):
             line = line.strip().rstrip(',')
@@ -37,7 +37,7 @@ def read_songs(path):
                     yield song['text'], song.get('group') or song['text']
                 except (ValueError, KeyError, TypeError) as e:
                     raise UserError(f"{path}, line {number}: not a song ({e!r}). Each line between [ and ] holds one: "
-                                    '{"text": …, "group": …}, as preprocess.py writes it') from None  # fmt: skip
+                                    '{"text": …, "group": …}, as preprocess.py writes it') from None
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -17,9 +17,9 @@ from tqdm import tqdm
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parents[1]))
 
-from nanorap import UserError  # noqa: E402
-from nanorap.dataset import is_held_out, write_dataset  # noqa: E402
-from nanorap.tokenizer import load_tokenizer  # noqa: E402
+from nanorap import UserError
+from nanorap.dataset import is_held_out, write_dataset
+from nanorap.tokenizer import load_tokenizer
 
 
 def read_texts(source):
@@ -41,7 +41,7 @@ def read_texts(source):
         dataset = load_dataset(source, split='train', streaming=True)
     except Exception as e:  # offline, misspelt, gated: datasets has an error for each
         raise UserError(f"can't get '{source}' from the Hugging Face hub ({type(e).__name__}): this needs network access; or "
-                        "give --input=FILE.jsonl with one {\"text\": …} a line") from None  # fmt: skip
+                        "give --input=FILE.jsonl with one {\"text\": …} a line") from None
     for document in dataset:
         yield document['text']
 

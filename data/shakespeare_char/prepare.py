@@ -12,12 +12,12 @@ from pathlib import Path
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parents[1]))
 
-from nanorap.dataset import read_text, write_dataset  # noqa: E402
-from nanorap.tokenizer import CharTokenizer  # noqa: E402
+from nanorap.dataset import read_text, write_dataset
+from nanorap.tokenizer import CharTokenizer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('--input', default='https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
-                    help="a text file, or its URL")  # fmt: skip
+                    help="a text file, or its URL")
 parser.add_argument('--out_dir', default=here, type=Path)
 args = parser.parse_args()
 
@@ -25,4 +25,4 @@ text = read_text(args.input)
 n = int(len(text) * 0.9)
 meta = write_dataset(args.out_dir, CharTokenizer(text), [('train', text[:n]), ('val', text[n:])])
 print(f"{meta['vocab_size']} characters, end of text included; train: {meta['splits']['train']['tokens']:,} tokens, "
-      f"val: {meta['splits']['val']['tokens']:,} tokens")  # fmt: skip
+      f"val: {meta['splits']['val']['tokens']:,} tokens")

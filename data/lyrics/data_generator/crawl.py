@@ -32,7 +32,7 @@ from nanorap import UserError  # noqa: E402
 TROUBLES = 3  # blocked or failed songs in a row that end an artist: a site that refuses us is left alone
 # what the manifest and the summary say of a song whose file has this state
 OUTCOMES = {'complete': 'new', 'instrumental': 'skipped', 'unreleased': 'skipped',
-            'blocked': 'failed', 'failed': 'failed'}  # fmt: skip
+            'blocked': 'failed', 'failed': 'failed'}
 
 
 def fold(name):
@@ -170,7 +170,7 @@ def crawl_artist(genius, name, token, data_dir, max_songs, entry):
             seen.add(song_id)
             row = {'id': song_id, 'title': song['title'], 'primary_artist': song['primary_artist']['name'],
                    'lyrics_state': song['lyrics_state'],
-                   'outcome': 'skipped', 'why': 'other primary artist'}  # fmt: skip
+                   'outcome': 'skipped', 'why': 'other primary artist'}
             entry['songs'].append(row)
             if song['primary_artist']['id'] != artist['id']:
                 continue
@@ -183,7 +183,7 @@ def crawl_artist(genius, name, token, data_dir, max_songs, entry):
                 row.update(outcome=OUTCOMES[state], why=f'{state}: {why}' if why else state)
                 write_json(path, {'id': song_id, 'title': song['title'], 'artist': row['primary_artist'],
                                   'url': song['url'], 'language': language, 'state': state,
-                                  'lyrics': lyrics})  # fmt: skip
+                                  'lyrics': lyrics})
             if row['outcome'] == 'failed':
                 troubles += 1
             elif row['outcome'] != 'skipped':
@@ -223,7 +223,7 @@ def main():
     token = (args.user_token or os.environ.get('GENIUS_ACCESS_TOKEN', '')).strip()
     if not re.fullmatch(r'[!-~]+', token):  # what an HTTP header takes
         raise UserError('crawl.py: no usable token; take one from https://genius.com/api-clients and give it '
-                        'with --user_token or as GENIUS_ACCESS_TOKEN')  # fmt: skip
+                        'with --user_token or as GENIUS_ACCESS_TOKEN')
     if args.max_songs < 1 or not args.requests_per_second > 0:
         raise UserError('crawl.py: --max_songs and --requests_per_second must be above 0')
     names = read_names(args.artists, args.artist_file)

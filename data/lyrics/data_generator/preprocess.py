@@ -27,7 +27,7 @@ HEADER = re.compile(r'^\[(?!x\d+\])[^\W\d_][^\[\]\n]*\]$', re.MULTILINE | re.IGN
 # what may follow a title in brackets or after a dash and still be the same song
 VERSION = (r'(?:[^()\[\]]*\b(?:remix|remaster|remastered|mix|edit|version|demo|acoustic|instrumental|a cappella|sped up'
            r'|slowed|bonus track|explicit|clean|feat|ft)\b[^()\[\]]*'
-           r'|live(?: (?:at|in|from|on)\b[^()\[\]]*)?)')  # fmt: skip
+           r'|live(?: (?:at|in|from|on)\b[^()\[\]]*)?)')
 
 
 # ---- the cleaning rules: rule(text, title) -> text, applied in the order of RULES ----
@@ -140,7 +140,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data_dir', type=Path, default='json', help='what crawl.py wrote (default: json)')
     parser.add_argument('--save_dir', type=Path, default=Path(__file__).resolve().parents[1],
-                        help="where data.json goes (default: this script's data/lyrics)")  # fmt: skip
+                        help="where data.json goes (default: this script's data/lyrics)")
     parser.add_argument('--min_words', type=int, default=50, help='drop shorter songs, headers not counted (50)')
     args = parser.parse_args()
     sys.stdout.reconfigure(errors='replace')  # a console that lacks a letter of a name is no reason to stop

@@ -1,0 +1,61 @@
+"""What the tests share: running a script as a user does, a tiny prepared data folder, a tiny trained model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ |= dict(HF_HUB_OFFLINE='1', WANDB_MODE='offline', TOKENIZERS_PARALLELISM='true')
+
+# a model that trains in seconds on a CPU, by the flags of a user
+TINY = ['--device=cpu', '--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=4',
+        '--gradient_accumulation_steps=2', '--learning_rate=1e-2', '--warmup_iters=2', '--eval_iters=4']
+
+
+def run(*args, cwd=ROOT, ok=True, **env):
+    """Run a Python script of the repository; returns the CompletedProcess. ok=False: it must fail, with one clear line."""
+    command = [sys.executable, str(ROOT / args[0]), *map(str, args[1:])]
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | env, timeout=300)
+    assert 'Traceback' not in result.stderr, result.stderr
+    if ok:
+        assert result.returncode == 0, result.stderr
+    else:
+        assert result.returncode not in (0, 2), result.stdout
+        result.message = result.stderr.strip().splitlines()[-1]
+    return result
+
+
+def torchrun(n, *args, ok=True):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}', *map(str, args)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'), timeout=300)
+    assert (result.returncode == 0) == ok, result.stderr
+    return result
+
+
+@pytest.fixture(scope='session')
+def songs(tmp_path_factory):
+    """The shipped songs as data.json."""
+    folder = tmp_path_factory.mktemp('songs')
+    run('data/lyrics/data_generator/preprocess.py', '--data_dir', ROOT / 'data/lyrics/demo', '--save_dir', folder)
+    return folder / 'data.json'
+
+
+@pytest.fixture(scope='session')
+def char_data(songs, tmp_path_factory):
+    """The shipped songs in characters."""
+    folder = tmp_path_factory.mktemp('char_data')
+    run('data/lyrics/prepare.py', '--input', songs, '--tokenizer=char', '--out_dir', folder, '--val_share=0.15')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def trained(char_data, tmp_path_factory):
+    """The out_dir of a tiny run on the songs' characters, 40 steps, and what it printed."""
+    out = tmp_path_factory.mktemp('run') / 'out'
+    result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={out}', '--batches=documents',
+                 '--max_iters=40', '--lr_decay_iters=40', '--eval_interval=20')
+    return out, result

@@ -1,0 +1,120 @@
+"""configurator.py as a user meets it: a small script of options is run with files and flags."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+TRAIN = '''"""Train it."""
+import os
+# -----------------------------------------------------------------------------
+# files
+out_dir = 'out'  # where it goes
+start = ''
+# numbers
+batch_size = 12  # rows
+learning_rate = 6e-4
+top_k: int | None = 200  # None: all
+cap: float | None = None
+output: str | None = None
+compile: bool | None = None
+decay = True
+artists = ['a']
+# -----------------------------------------------------------------------------
+exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+print(repr(config))
+'''
+OTHER = '''"""Use it."""
+import os
+steps = 3  # how many
+batch_size: int
+out_dir: str  # where it lies
+exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+print(repr(config))
+'''
+
+
+@pytest.fixture
+def script(tmp_path):
+    shutil.copy(ROOT / 'configurator.py', tmp_path)
+    (tmp_path / 'train.py').write_text(TRAIN)
+    (tmp_path / 'other.py').write_text(OTHER)
+
+    def run(*args, name='train.py', files=None):
+        """The options after a run, a dict; for a failed run, its only line of error."""
+        for file, text in (files or {}).items():
+            (tmp_path / file).write_text(text)
+        result = subprocess.run([sys.executable, str(tmp_path / name), *args], cwd='/', capture_output=True, text=True)
+        if result.returncode:
+            assert result.returncode == 1
+            assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+            return result.stderr.strip()
+        return result.stdout if '--help' in args else eval(result.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.parametrize('flag, key, value', [
+    ('--start=a=b', 'start', 'a=b'), ('--start=123', 'start', '123'), ('--start=None', 'start', 'None'), ('--start=', 'start', ''),
+    ('--learning_rate=1', 'learning_rate', 1.0), ('--learning_rate=-1e-3', 'learning_rate', -1e-3),
+    ('--batch_size=-3', 'batch_size', -3), ('--top_k=None', 'top_k', None), ('--top_k=5', 'top_k', 5),
+    ('--cap=30', 'cap', 30.0), ('--output=None', 'output', None), ('--output=7', 'output', '7'),
+    ('--decay=False', 'decay', False), ('--decay=false', 'decay', False), ('--decay', 'decay', True), ('--compile', 'compile', True),
+    ("--artists=['x', 'y=z']", 'artists', ['x', 'y=z']), ('--artists=[]', 'artists', []),
+])
+def test_flags(script, flag, key, value):
+    config = script(flag)
+    assert config[key] == value and type(config[key]) is type(value)
+    default = script()
+    assert {k: v for k, v in config.items() if k != key} == {k: v for k, v in default.items() if k != key}
+
+
+@pytest.mark.parametrize('flag, words', [
+    ('--batch_size=1.5', ['batch_size expects int', '1.5', 'float']), ('--batch_size=True', ['expects int', 'bool']),
+    ('--batch_size=x', ['expects int', 'str']), ('--batch_size=None', ['expects int']), ('--batch_size=', ['expects int']),
+    ('--top_k=1.5', ['expects int or None']), ('--learning_rate=fast', ['expects float', "'fast'"]),
+    ('--decay=1', ['expects bool']), ('--artists=a', ['expects list']),
+    ('--batchsize=3', ["no option 'batchsize'", "did you mean 'batch_size'"]), ('--batch_size', ['--batch_size=12']),
+    ('--zzz=3', ["no option 'zzz'", '--help']), ('batch_size=3', ['neither']), ('-b', ['neither']),
+    ('nowhere.py', ['nowhere.py', 'No such file']), ('--=3', ["no option ''"]),
+])
+def test_a_mistake_gets_one_line(script, flag, words):
+    message = script(flag)
+    assert message.startswith('train.py: ') and all(word in message for word in words), message
+
+
+def test_files_and_flags_in_the_order_given(script):
+    files = {'a.py': 'batch_size = 3\nlearning_rate = 1\n', 'b.py': 'batch_size = batch_size * 2\n_helper = 7\nimport math\n'}
+    assert script('a.py', 'b.py', files=files)['batch_size'] == 6  # found beside the script, though run from elsewhere
+    assert script('b.py', 'a.py', files=files)['batch_size'] == 3
+    assert script('--batch_size=5', 'a.py', files=files)['batch_size'] == 3
+    config = script('a.py', '--batch_size=5', files=files)
+    assert config['batch_size'] == 5 and config['learning_rate'] == 1.0 and type(config['learning_rate']) is float
+
+
+@pytest.mark.parametrize('text, words', [
+    ('bach_size = 3', ["no option 'bach_size'", "did you mean 'batch_size'", 'a.py']),
+    ("batch_size = '3'", ['batch_size expects int', 'a.py']), ('batch_size = 3\nbatch_size = (', ['a.py, line 2', 'SyntaxError']),
+    ('batch_size = 3\n\nbatch_size = 1 / 0', ['a.py, line 3', 'ZeroDivisionError']),
+])
+def test_a_mistake_in_a_file_gets_one_line(script, text, words):
+    message = script('a.py', files={'a.py': text})
+    assert all(word in message for word in words), message
+
+
+def test_one_file_serves_several_scripts(script):
+    files = {'a.py': 'batch_size = 3\nlearning_rate = 1e-3\n'}
+    assert script('a.py', name='other.py', files=files) == dict(steps=3, batch_size=3, out_dir='out')
+    assert script(name='other.py')['batch_size'] == 12  # train.py's default
+    assert 'no option' in script('--learning_rate=1e-3', name='other.py')
+    assert 'no option' in script('c.py', name='other.py', files={'c.py': 'larning_rate = 1e-3'})
+
+
+def test_help_has_defaults_and_comments(script):
+    text = script('--help')
+    for words in ('Train it.', 'files\n', "--out_dir='out'", 'where it goes', 'numbers\n', '--batch_size=12', 'int; rows',
+                  '--top_k=200', 'int or None; None: all', 'Python code'):
+        assert words in text
+    assert 'where it lies' in script('--help', name='other.py')
