@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.headers['authorization'] != f'Bearer {TOKEN}':
             status, body = 401, f'{{"error": "invalid_token", "you_sent": "{self.headers["authorization"]}"}}'
         elif url.path == '/search':
-            start = unicodedata.normalize('NFKD', query['q']).casefold()[:1]
+            start = unicodedata.normalize('NFKD', query['q']).casefold().lstrip('$')[:1]
             hits = [song for song in genius.songs.values() if start in song['primary_artist']['name'].casefold()]
             body = {'hits': [{'type': 'song', 'result': song} for song in hits[(page - 1) * 10 : page * 10]]}
         elif match := re.fullmatch(r'/artists/(\d+)/songs', url.path):
@@ -202,7 +202,8 @@ def test_a_blocked_page_is_no_song(genius, tmp_path, status):
     genius.add('Tilly Ohm')
     genius.answer = lambda path: (status, '<html>Are you human?</html>') if path == '/song-1001-lyrics' else None
     done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
-    assert done.returncode == 1
+    assert (done.returncode, done.stderr) == (1, '')
+    assert 'manifest.json says why' in done.stdout
     got = files(tmp_path)
     assert [song['state'] for song in got.values()] == ['complete', 'blocked', 'complete']
     assert got['tilly-ohm/1001.json']['lyrics'] == '' and got['tilly-ohm/1001.json']['language'] is None
@@ -220,6 +221,10 @@ def test_a_site_that_refuses_is_left_alone(genius, tmp_path):
     done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
     assert done.returncode == 1 and 'in a row' in done.stderr and len(done.stderr.splitlines()) == 1
     assert genius.pages() == [1000, 1001, 1002, 1003]
+    # three that fail, but never in a row
+    genius.answer = lambda path: (403, '<html>no</html>') if re.match('/song-100[135]-', path) else None
+    done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
+    assert (done.returncode, done.stderr) == (1, '') and len(outcomes(tmp_path, 'Tilly Ohm')) == 10
 
 
 def test_a_refused_token_is_one_line(genius, tmp_path):
@@ -273,6 +278,11 @@ def test_a_bad_answer_costs_one_artist(genius, tmp_path):
     assert len(files(tmp_path)) == 3
 
 
+def test_no_message_holds_the_token():
+    said = script.explain(RuntimeError(f'request details: {TOKEN}\n' * 99), TOKEN)
+    assert 'request details: ***' in said and TOKEN[:4] not in said and '\n' not in said and len(said) <= 200
+
+
 def test_no_network_is_one_line(tmp_path):
     done = crawl(None, tmp_path, '--artists', 'X')
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "can't reach" in done.stderr
@@ -292,6 +302,7 @@ def test_broken_files_are_fetched_again(genius, tmp_path):
     (tmp_path / 'json' / 'manifest.json').write_text('[')
     (tmp_path / 'json' / 'tilly-ohm' / '1000.json').write_text('{"id": 1000, "sta')
     (tmp_path / 'json' / 'tilly-ohm' / '1001.json').write_text('{"state": "complete", "lyrics": ""}')
+    (tmp_path / 'json' / 'tilly-ohm' / '1002.json').write_text('[]')
     assert crawl(genius, tmp_path, '--artists', 'Tilly Ohm').returncode == 0
     assert genius.pages() == [1000, 1001, 1002]
     assert {song['state'] for song in files(tmp_path).values()} == {'complete'}

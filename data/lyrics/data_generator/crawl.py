@@ -14,7 +14,6 @@ import argparse
 import difflib
 import hashlib
 import json
-import logging
 import os
 import re
 import sys
@@ -113,7 +112,8 @@ def find_artist(genius, name):
     artists = {}
     for page in 1, 2, 3:
         hits = [hit['result']['primary_artist'] for hit in genius.search_songs(name, page=page)['hits']]
-        artists.update({artist['name']: artist for artist in hits})
+        for artist in hits:
+            artists.setdefault(artist['name'], artist)
         # the exact name wins over another one that folds to the same: $NOT and Not
         for same in str, str.casefold, fold:
             for artist in artists.values():
@@ -228,7 +228,6 @@ def main():
         raise UserError('crawl.py: --max_songs and --requests_per_second must be above 0')
     names = read_names(args.artists, args.artist_file)
 
-    logging.getLogger('lyricsgenius').setLevel(logging.ERROR)  # its warnings are in the manifest already
     genius = Genius(token, timeout=15, sleep_time=1 / args.requests_per_second)
     if args.api_root:
         root = args.api_root.rstrip('/')
@@ -252,6 +251,7 @@ def main():
         print('crawl.py: stopped; the same command goes on from here', file=sys.stderr)
         sys.exit(130)
     if summary(entries):
+        print(f'{manifest_path} says why; the same command tries the failed ones again')
         sys.exit(1)
 
 

@@ -1,0 +1,219 @@
+"""Writing token files and drawing rows from them: properties that hold for any documents, and what is refused."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from conftest import ROOT, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanorap import UserError
+from nanorap.dataset import Batches, is_held_out, read_meta, write_dataset
+from nanorap.tokenizer import CharTokenizer, load_tokenizer
+
+ALPHABET = 'abcdefghij'
+TOKENIZER = CharTokenizer(ALPHABET)
+documents = st.lists(st.text(ALPHABET, max_size=40), min_size=1, max_size=12)
+SETTINGS = settings(max_examples=80, deadline=None)
+
+
+def write(folder, train, val=('a',)):
+    return write_dataset(folder, TOKENIZER, [('train', text) for text in train] + [('val', text) for text in val], batch=3)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('data')
+
+
+@SETTINGS
+@given(documents)
+def test_the_files_hold_the_documents(folder, train):
+    meta = write(folder, train)
+    assert json.loads((folder / 'meta.json').read_text()) == meta == read_meta(folder)
+    tokens = np.fromfile(folder / 'train.bin', dtype='<u2').tolist()
+    assert tokens == [i for text in train for i in [*TOKENIZER.encode(text), TOKENIZER.eot]]
+    assert meta['splits']['train'] == meta['splits']['train'] | dict(tokens=len(tokens), documents=len(train))
+    assert sorted(path.name for path in folder.iterdir()) == ['meta.json', 'train.bin', 'val.bin']  # no temporary file stays
+
+
+@SETTINGS
+@given(documents, st.integers(1, 50))
+def test_document_rows(folder, train, block_size):
+    """Each row is one window of one document, its inputs begin with end of text or go on; every token is a target once."""
+    write(folder, train)
+    data, eot = Batches(folder, 'train', block_size, 'documents', seed=1), TOKENIZER.eot
+    found, starts = [], 0
+    for k in range(data.rows_per_epoch):
+        x, y = data.draw([data.row(k)])
+        assert (y != -1).all() and 1 <= y.shape[1] <= block_size
+        assert (x[0, 1:] == y[0, :-1]).all() and not (y[0, :-1] == eot).any()  # one document: it ends at the row's end at most
+        starts += x[0, 0] == eot
+        found.append((data.row(k)[0], y[0].tolist()))
+    assert starts == len(train)  # rows that begin where a document begins
+    assert [token for _, row in sorted(found) for token in row] == np.fromfile(folder / 'train.bin', '<u2').tolist()
+
+
+@SETTINGS
+@given(documents, st.integers(1, 50))
+def test_windows_cover_a_split_once(folder, train, block_size):
+    write(folder, train)
+    tokens = np.fromfile(folder / 'train.bin', '<u2').tolist()
+    for mode in ['documents'] + ['stream'] * (len(tokens) > block_size):
+        data = Batches(folder, 'train', block_size, mode)
+        spans = [data.window(i) for i in range(data.n_windows)]
+        assert [t for start, end in spans for t in range(start, end)] == list(range(len(tokens)))
+
+
+@SETTINGS
+@given(st.integers(1, 9), st.integers(50, 200), st.integers(0, 5))
+def test_stream_epochs_repeat_nothing(folder, block_size, n, seed):
+    write(folder, [ALPHABET * (n // 10)])
+    data = Batches(folder, 'train', block_size, 'stream', seed)
+    epochs = [[data.row(e * data.rows_per_epoch + i) for i in range(data.rows_per_epoch)] for e in range(3)]
+    for rows in epochs:
+        targets = [t for start, end in rows for t in range(start, end)]
+        assert len(set(targets)) == len(targets) and set(targets) <= set(range(data.n_tokens))
+        assert all(end - start == block_size for start, end in rows)
+        assert len(targets) > data.n_tokens - 2 * block_size  # little is left out of an epoch
+    again = Batches(folder, 'train', block_size, 'stream', seed)
+    k = data.rows_per_epoch * 2 + 1
+    assert again.row(k) == data.row(k) and again.row(1) == data.row(1)  # a pure function, in any order of calls
+
+
+def test_orders_differ(folder):
+    write(folder, [ALPHABET] * 50)
+    def order(seed, epoch):
+        data = Batches(folder, 'train', 20, 'documents', seed)
+        return [data.row(epoch * 50 + i) for i in range(50)]
+
+    assert sorted(order(0, 0)) == sorted(order(0, 1)) == sorted(order(1, 0))
+    assert order(0, 0) != order(0, 1) and order(0, 0) != order(1, 0)
+
+
+@pytest.mark.parametrize('mode', ['documents', 'stream'])
+def test_a_step_is_the_same_for_any_ranks(folder, mode):
+    write(folder, ['abc', 'abcdefghij' * 3, 'a', '', 'ffff' * 4])
+    data = Batches(folder, 'train', 8, mode, seed=3)
+    whole = {batch.row: batch for batch in data.step(5, 2, 4)}
+    assert sum(batch.weight for batch in whole.values()) == pytest.approx(1)
+    for world_size in (2, 4):
+        for rank in range(world_size):
+            parts = list(data.step(5, 2, 4, rank, world_size))
+            assert [batch.is_last for batch in parts] == [False] * (4 // world_size - 1) + [True]
+            for batch in parts:
+                assert batch.weight == pytest.approx(whole[batch.row].weight * world_size)
+                assert (batch.x == whole[batch.row].x).all() and (batch.y == whole[batch.row].y).all()
+    for batch in whole.values():  # a token weighs the same wherever it stands
+        assert batch.weight == pytest.approx((batch.y != -1).sum() / data.n_targets(5, 8))
+
+
+def test_padding(folder):
+    write(folder, ['abc', 'abcdef'])
+    x, y = Batches(folder, 'train', 16, 'documents').draw([(0, 4), (4, 11)])
+    eot = TOKENIZER.eot
+    assert x.tolist() == [[eot, 0, 1, 2, eot, eot, eot], [eot, 0, 1, 2, 3, 4, 5]]
+    assert y.tolist() == [[0, 1, 2, eot, -1, -1, -1], [0, 1, 2, 3, 4, 5, eot]]
+
+
+def test_held_out_never_moves():
+    share = [is_held_out(f'song {i}', 0.1) for i in range(5000)]
+    assert 400 < sum(share) < 600
+    assert all(is_held_out(f'song {i}', 0.2) for i in range(5000) if share[i])  # a larger share takes more, and the same
+    for i in range(500):  # by the hash's first hex digit
+        assert is_held_out(f'song {i}', 1 / 16) == hashlib.sha256(f'song {i}'.encode()).hexdigest().startswith('0')
+
+
+def test_uint32_for_a_large_vocabulary(tmp_path):
+    class Large(CharTokenizer):
+        def __init__(self):
+            super().__init__(ALPHABET)
+            self.eot, self.vocab_size = 70_000, 70_001
+
+    assert write_dataset(tmp_path, Large(), [('train', 'ab'), ('val', 'a')])['dtype'] == 'uint32'
+    assert np.fromfile(tmp_path / 'train.bin', '<u4').tolist() == [0, 1, 70_000]
+    assert Batches(tmp_path, 'train', 8, 'documents').draw([(0, 3)])[1].tolist() == [[0, 1, 70_000]]
+
+
+def test_a_failed_run_leaves_the_old_files(tmp_path):
+    write(tmp_path, ['abc'])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for bad in (['abc', 'xyz'], []):  # a character that the vocabulary lacks; no training documents at all
+        with pytest.raises(UserError):
+            write(tmp_path, bad)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(UserError, match='meta.json is missing.*prepare'):
+        Batches(tmp_path, 'train', 8)
+    write(tmp_path, ['abcdef'])
+    for mode, block_size, words in [('stream', 7, 'less than a block'), ('rows', 4, 'documents or stream')]:
+        with pytest.raises(UserError, match=words):
+            Batches(tmp_path, 'train', block_size, mode)
+    np.array([0, 1, 9999, 1, 0, 1, 10], '<u2').tofile(tmp_path / 'train.bin')
+    with pytest.raises(UserError, match='9999, beyond the vocabulary of 11'):
+        Batches(tmp_path, 'train', 4).draw([(0, 4)])
+    (tmp_path / 'train.bin').write_bytes(b'12345')
+    with pytest.raises(UserError, match='5 bytes, not the 7 tokens'):
+        read_meta(tmp_path)
+    (tmp_path / 'meta.json').write_text('{"tok')
+    with pytest.raises(UserError, match='damaged'):
+        read_meta(tmp_path)
+
+
+def test_prepare_lyrics(songs, tmp_path):
+    for tokenizer in ('gpt2', 'smollm2', 'char'):
+        run('data/lyrics/prepare.py', '--input', songs, f'--tokenizer={tokenizer}', '--out_dir', tmp_path / tokenizer, cwd=tmp_path)
+    texts = [song['text'] for song in json.loads(songs.read_text())]
+    tokenizer = load_tokenizer('gpt2')
+    wanted = sorted([*tokenizer.encode(text), tokenizer.eot] for text in texts)
+    found = []
+    for split in ('train', 'val'):
+        tokens = np.fromfile(tmp_path / 'gpt2' / f'{split}.bin', '<u2')
+        found += [part.tolist() for part in np.split(tokens, np.flatnonzero(tokens == tokenizer.eot) + 1)[:-1]]
+    assert sorted(found) == wanted
+    first = (tmp_path / 'gpt2' / 'train.bin').read_bytes()
+    run('data/lyrics/prepare.py', '--input', songs, '--out_dir', tmp_path / 'gpt2')
+    assert (tmp_path / 'gpt2' / 'train.bin').read_bytes() == first  # the same input, the same bytes
+
+
+def test_versions_of_a_song_stay_on_one_side(tmp_path):
+    songs = [dict(text=f'{"abc"[v]}{i}', group=f'song {i}') for i in range(60) for v in range(3)]
+    (tmp_path / 'data.json').write_text('[\n' + ',\n'.join(map(json.dumps, songs)) + '\n]\n')
+    run('data/lyrics/prepare.py', '--input', tmp_path / 'data.json', '--tokenizer=char', '--out_dir', tmp_path, '--val_share=0.3')
+    chars = CharTokenizer(json.loads((tmp_path / 'meta.json').read_text())['chars'])
+    text = {split: chars.decode(np.fromfile(tmp_path / f'{split}.bin', '<u2').tolist()) for split in ('train', 'val')}
+    sides = [{split for split in text for v in 'abc' if f'{v}{i}' in text[split].replace('a', ' a').replace('b', ' b').replace(
+        'c', ' c').split()} for i in range(60)]
+    assert all(len(side) == 1 for side in sides) and {*map(tuple, sides)} == {('train',), ('val',)}
+
+
+def test_other_prepare_scripts(tmp_path):
+    text = 'To be, or not to be: that is the question.\n' * 30
+    (tmp_path / 'text.txt').write_text(text)
+    for name, tokenizer in (('shakespeare_char', CharTokenizer(text)), ('shakespeare', load_tokenizer('gpt2'))):
+        run(f'data/{name}/prepare.py', '--input', tmp_path / 'text.txt', '--out_dir', tmp_path / name)
+        n = int(len(text) * 0.9)
+        for split, part in (('train', text[:n]), ('val', text[n:])):
+            tokens = np.fromfile(tmp_path / name / f'{split}.bin', '<u2').tolist()
+            assert tokens == [*tokenizer.encode(part), tokenizer.eot]
+    (tmp_path / 'documents.jsonl').write_text(''.join(json.dumps(dict(text=f'document {i}')) + '\n' for i in range(40)))
+    run('data/openwebtext/prepare.py', '--input', tmp_path / 'documents.jsonl', '--out_dir', tmp_path / 'owt', '--val_share=0.2')
+    counts = read_meta(tmp_path / 'owt')['splits']
+    assert counts['train']['documents'] + counts['val']['documents'] == 40 and counts['val']['documents'] > 0
+
+
+@pytest.mark.parametrize('args, words', [
+    (['data/lyrics/prepare.py', '--input=nowhere.json'], 'nowhere.json is missing'),
+    (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}'], 'not a song'),
+    (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}', '--tokenizer=nothing/here'], "can't get 'nothing/here'"),
+    (['data/shakespeare_char/prepare.py', '--input=nowhere.txt'], "can't read nowhere.txt"),
+    (['data/shakespeare/prepare.py', '--input=http://127.0.0.1:9/x'], 'give a text file'),
+    (['data/openwebtext/prepare.py', '--input=nowhere.jsonl'], "can't read nowhere.jsonl"),
+    (['data/openwebtext/prepare.py', '--input=nobody/nothing'], 'network access'),
+])
+def test_mistakes_get_one_line(args, words, tmp_path):
+    assert words in run(*args, '--out_dir', tmp_path, ok=False).message

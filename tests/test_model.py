@@ -1,0 +1,215 @@
+"""The model against transformers' own GPT-2 and Llama, and against itself with a cache."""
+
+import json
+import math
+from functools import partial
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from model import GPT, GPTConfig, KVCache, alibi_slopes
+from nanorap import UserError, smollm2_file
+from nanorap.pretrained import load, to_transformers
+
+TINY = partial(GPTConfig, n_layer=2, n_head=6, n_embd=48, block_size=32, vocab_size=101)
+LLAMA = dict(num_hidden_layers=2, num_attention_heads=6, hidden_size=48, intermediate_size=100, vocab_size=101,
+             max_position_embeddings=32, bos_token_id=0, eos_token_id=1)
+GPT2 = dict(n_layer=2, n_head=6, n_embd=48, vocab_size=101, n_positions=32, bos_token_id=0, eos_token_id=1)
+REFERENCES = dict(
+    gpt2=lambda: GPT2LMHeadModel(GPT2Config(**GPT2)),
+    gpt2_inner_untied=lambda: GPT2LMHeadModel(GPT2Config(**GPT2, n_inner=77, layer_norm_epsilon=1e-3, tie_word_embeddings=False)),
+    llama=lambda: LlamaForCausalLM(LlamaConfig(**LLAMA, num_key_value_heads=6)),
+    llama_gqa_tied=lambda: LlamaForCausalLM(LlamaConfig(
+        **LLAMA, num_key_value_heads=2, tie_word_embeddings=True, rms_norm_eps=1e-3,
+        rope_parameters=dict(rope_type='default', rope_theta=500.0))),
+)
+
+
+def randomise(model):
+    """Every parameter random: a fresh model's zero biases and unit norms would hide a mistake in them."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.3)
+    return model.eval()
+
+
+@pytest.fixture(params=REFERENCES)
+def reference(request, tmp_path):
+    """A tiny random model of transformers', and the folder that it is saved in."""
+    model = randomise(REFERENCES[request.param]())
+    model.save_pretrained(tmp_path)
+    return model, tmp_path
+
+
+@torch.no_grad()
+def test_logits_equal_transformers(reference):
+    theirs, folder = reference
+    ours = GPT.from_pretrained(str(folder)).eval()
+    idx = torch.randint(101, (3, 32), generator=torch.manual_seed(0))
+    logits = theirs(idx).logits
+    assert logits.std() > 0.3  # the models do say something
+    assert (ours(idx) - logits).abs().max() < 1e-4
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 101), idx[:, 1:].reshape(-1))
+    assert torch.allclose(ours(idx[:, :-1], idx[:, 1:]), loss, atol=1e-5)
+
+
+def test_key_table_both_ways(reference):
+    theirs, folder = reference
+    config, state_dict = load(str(folder))
+    back, original = to_transformers(config, state_dict), theirs.state_dict()
+    for key, tensor in back.items():
+        assert torch.equal(tensor, original[key]), key
+    missing = set(original) - set(back)
+    assert not missing or missing == {'lm_head.weight'} and config['tie_weights']
+
+
+@torch.no_grad()
+def test_smollm2_equals_transformers():
+    file = smollm2_file()
+    theirs = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32).eval()
+    ours = GPT.from_pretrained('smollm2').eval()
+    assert sum(p.numel() for p in ours.parameters()) == 134_515_008
+    idx = torch.randint(49152, (2, 48), generator=torch.manual_seed(0))
+    logits = theirs(idx).logits
+    assert logits.std() > 1 and (ours(idx) - logits).abs().max() < 5e-4
+
+
+def test_hub_layouts(reference):
+    """Sharded weights, and pytorch_model.bin, give the same; the hub's gpt2 files have no 'transformer.' prefix."""
+    theirs, folder = reference
+    wanted = load(str(folder))[1]
+    theirs.save_pretrained(folder / 'sharded', max_shard_size='20KB')
+    assert (folder / 'sharded' / 'model.safetensors.index.json').exists()
+    (folder / 'bin').mkdir()
+    (folder / 'bin' / 'config.json').write_bytes((folder / 'config.json').read_bytes())
+    prefixless = {key.removeprefix('transformer.'): tensor for key, tensor in theirs.state_dict().items()}
+    torch.save(prefixless, folder / 'bin' / 'pytorch_model.bin')
+    for layout in ('sharded', 'bin'):
+        found = load(str(folder / layout))[1]
+        assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize('change, word', [
+    (dict(model_type='mamba'), 'mamba'), (dict(hidden_act='gelu'), 'hidden_act'), (dict(attention_bias=True), 'attention_bias'),
+    (dict(rope_parameters=dict(rope_type='yarn', rope_theta=1e4)), 'rope_type'), (dict(head_dim=16), 'head_dim'),
+])
+def test_what_differs_is_refused(tmp_path, change, word):
+    randomise(REFERENCES['llama']()).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / 'config.json').read_text()) | change
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(UserError, match=word):
+        load(str(tmp_path))
+
+
+def test_bad_folders_get_one_line(tmp_path):
+    for name, words in [('gpt2', 'network.*smollm2'), ('no/such-model', 'network.*smollm2'), (str(tmp_path), 'no config.json')]:
+        with pytest.raises(UserError, match=words):
+            load(name)
+    randomise(REFERENCES['gpt2']()).save_pretrained(tmp_path)
+    weights = (tmp_path / 'model.safetensors').read_bytes()
+    (tmp_path / 'model.safetensors').write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match='half-written'):
+        load(str(tmp_path))
+    (tmp_path / 'model.safetensors').unlink()
+    with pytest.raises(UserError, match='no model.safetensors'):
+        load(str(tmp_path))
+
+
+SWITCHES = [dict(pos=pos, norm=norm, mlp=mlp, **more) for pos, norm, mlp, more in [
+    ('learned', 'layernorm', 'gelu', {}), ('rotary', 'rmsnorm', 'swiglu', dict(n_kv_head=2, bias=False)),
+    ('alibi', 'layernorm', 'relu2', dict(bias=False)), ('alibi', 'rmsnorm', 'gelu', dict(n_kv_head=3, n_head=3)),
+    ('rotary', 'rmsnorm', 'relu2', dict(qk_norm=True, tie_weights=False, logit_softcap=15.0, n_hidden=80)),
+]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('switches', SWITCHES, ids=str)
+def test_cached_logits_equal_uncached(switches):
+    model = randomise(GPT(TINY(**switches)))
+    idx = torch.randint(101, (3, 32), generator=torch.manual_seed(0))
+    logits = model(idx)
+    cache, done = KVCache(model.config, B=3, max_len=32), 0
+    for T in (7, 1, 1, 12, 1, 10):  # a prompt, single tokens, blocks
+        done += T
+        last = model(idx[:, done - T : done], cache=cache)
+        assert last.shape == (3, 101) and torch.allclose(last, logits[:, done - 1], atol=1e-4), done
+    # one row's cache serves several
+    one, many = KVCache(model.config, 1, 32), KVCache(model.config, 3, 32)
+    model(idx[:1, :9], cache=one)
+    many.copy_from(one)
+    tails = torch.cat([idx[:1, :9].expand(3, -1), idx[:, 9:10]], dim=1)
+    assert torch.allclose(model(idx[:, 9:10], cache=many), model(tails)[:, -1], atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('switches', SWITCHES, ids=str)
+def test_no_token_sees_the_future(switches):
+    model = randomise(GPT(TINY(**switches)))
+    idx = torch.randint(101, (2, 32), generator=torch.manual_seed(0))
+    other = idx.clone()
+    other[:, 20:] = (other[:, 20:] + 1) % 101
+    a, b = model(idx), model(other)
+    assert torch.equal(a[:, :20], b[:, :20]) and not torch.allclose(a[:, 20:], b[:, 20:])
+
+
+@pytest.mark.parametrize('switches', SWITCHES, ids=str)
+def test_every_parameter_has_a_gradient(switches):
+    model = randomise(GPT(TINY(**switches)))
+    idx = torch.randint(101, (2, 32), generator=torch.manual_seed(0))
+    model(idx, idx.roll(-1, 1)).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_init_is_gpt2s():
+    model = GPT(GPTConfig(n_layer=8, n_head=4, n_embd=128, block_size=64, vocab_size=500))
+    for name, p in model.named_parameters():
+        if p.dim() < 2:
+            assert torch.equal(p, torch.ones_like(p) if 'ln_' in name and 'weight' in name else torch.zeros_like(p)), name
+        else:
+            assert p.std().item() == pytest.approx(0.02 / math.sqrt(16) if 'c_proj' in name else 0.02, rel=0.05), name
+    assert model(torch.zeros(1, 64, dtype=torch.long)).std() < 1  # nearly uniform predictions to begin with
+
+
+@torch.no_grad()
+def test_alibi_by_hand():
+    assert alibi_slopes(8, torch.zeros(1)).tolist() == [2.0**-i for i in range(1, 9)]  # the paper's own example
+    assert torch.allclose(alibi_slopes(3, torch.zeros(1)), torch.tensor([2.0**-4, 2.0**-8, 2.0**-2]))  # ALiBi's code for 3
+    mask = GPT(TINY(pos='alibi', n_head=2)).attention_mask(1, 2, torch.zeros(1))
+    m, inf = 2.0**-4, -math.inf
+    assert mask[0].tolist() == [[-m, 0, inf], [-2 * m, -m, 0]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('pos', ['learned', 'rotary', 'alibi'])
+def test_crop_block_size(pos):
+    model = randomise(GPT(TINY(pos=pos)))
+    idx = torch.randint(101, (2, 8), generator=torch.manual_seed(0))
+    logits = model(idx)
+    model.crop_block_size(8)
+    assert torch.equal(model(idx), logits)
+    with pytest.raises(AssertionError, match='block_size is 8'):
+        model(torch.zeros(1, 9, dtype=torch.long))
+
+
+def test_padding_is_no_part_of_the_loss():
+    model = randomise(GPT(TINY()))
+    idx, targets = torch.randint(101, (2, 2, 16), generator=torch.manual_seed(0))
+    targets[1, 10:] = -1
+    losses = [torch.nn.functional.cross_entropy(model(idx)[b, :T], targets[b, :T], reduction='sum') for b, T in ((0, 16), (1, 10))]
+    assert torch.allclose(model(idx, targets), sum(losses) / 26, atol=1e-5)
+
+
+def test_flops_by_hand():
+    model = GPT(TINY(bias=False))
+    matrices = 101 * 48 + 2 * (48 * 144 + 48 * 48 + 2 * 48 * 192)
+    norms = 5 * 48
+    assert model.flops_per_token(T=10) == 6 * (matrices + norms) + 12 * 2 * 48 * 10
+
+
+@pytest.mark.parametrize('wrong', [dict(pos='sinus'), dict(norm='batch'), dict(mlp='relu'), dict(n_head=5), dict(n_kv_head=4),
+                                   dict(n_head=16, pos='rotary')])
+def test_a_config_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TINY(**wrong)
