@@ -11,9 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ |= dict(HF_HUB_OFFLINE='1', WANDB_MODE='offline', TOKENIZERS_PARALLELISM='true')
 
-# a model that trains in seconds on a CPU, by the flags of a user
-TINY = ['--device=cpu', '--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=4',
-        '--gradient_accumulation_steps=2', '--learning_rate=1e-2', '--warmup_iters=2', '--eval_iters=4']
+# a run that takes seconds on a CPU, by the flags of a user; TINY from scratch
+SHORT = ['--device=cpu', '--block_size=64', '--batch_size=4', '--gradient_accumulation_steps=2', '--learning_rate=1e-2',
+         '--warmup_iters=2', '--eval_iters=4']
+TINY = [*SHORT, '--n_layer=2', '--n_head=2', '--n_embd=32']
 
 
 def run(*args, cwd=ROOT, ok=True, **env):

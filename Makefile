@@ -1,0 +1,39 @@
+# make help         what there is
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+DEMO := data/lyrics_demo
+
+.PHONY: help setup demo test lint clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/installed  ## a virtual environment in .venv with everything installed
+
+# a stamp, so that what is installed is not installed again until a requirements file changes
+$(VENV)/installed: requirements.txt requirements-demo.txt requirements-dev.txt
+	@echo "== installing into $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-demo.txt
+	@touch $@
+
+demo: setup  ## fine-tune a real pretrained model on the shipped songs and print fresh bars
+	@echo "== preparing the songs in data/lyrics/demo"
+	@$(PY) data/lyrics/data_generator/preprocess.py --data_dir=data/lyrics/demo --save_dir=$(DEMO)
+	@$(PY) data/lyrics/prepare.py --input=$(DEMO)/data.json --tokenizer=smollm2 --out_dir=$(DEMO) --val_share=0.15
+	@echo "== fine-tuning SmolLM2 on them"
+	@$(PY) train.py config/finetune_lyrics_demo.py
+	@echo "== sampling: two continuations of demo.txt"
+	@$(PY) sample.py --out_dir=out-lyrics-demo --start=FILE:demo.txt --num_samples=2 --max_new_tokens=200
+
+test: setup  ## run every test
+	@$(PY) -m pytest -q
+
+lint: setup  ## check the style
+	@$(PY) -m ruff check .
+
+clean:  ## remove what the demo made; the environment stays
+	rm -rf $(DEMO) out-lyrics-demo

@@ -1,0 +1,99 @@
+"""Checkpoints on disk: what is written comes back, a folder is whole or not there, damage is noticed."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from model import GPT, GPTConfig
+from nanorap import UserError
+from nanorap import checkpoint as ckpt
+from nanorap.optim import adamw
+from nanorap.tokenizer import CharTokenizer
+
+TOKENIZER = CharTokenizer('abc')
+
+
+def a_run(out_dir, steps=(10,)):
+    """A tiny model trained by a few updates, saved at each of `steps`."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8, vocab_size=11))
+    optimizer = adamw(model, 1e-2, (0.9, 0.95), 0.1)
+    for step in steps:
+        idx = torch.randint(11, (2, 8))
+        model(idx, idx).backward()
+        optimizer.step()
+        tensors = dict(model=model.state_dict(), optimizer=ckpt.optimizer_tensors(model, optimizer))
+        ckpt.save_step(out_dir, step, tensors, dict(config=dict(model=model.config_dict()), state=dict(step=step)), TOKENIZER)
+    return model, optimizer
+
+
+def test_round_trip(tmp_path):
+    model, optimizer = a_run(tmp_path)
+    weights, tensors, config, state = ckpt.load_step(tmp_path)
+    assert state['step'] == 10 and config['model'] == model.config_dict()
+    again = GPT.from_state_dict(config['model'], weights)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+    other = adamw(again, 1e-2, (0.9, 0.95), 0.1)
+    ckpt.load_optimizer(again, other, tensors)
+    for m in (model, again):  # the same next update, to the bit
+        m.zero_grad()
+        m(torch.ones(1, 8, dtype=torch.long), torch.ones(1, 8, dtype=torch.long)).backward()
+    optimizer.step(), other.step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_the_last_two_are_kept(tmp_path):
+    a_run(tmp_path, steps=(10, 20, 30))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['step-00000020', 'step-00000030']
+    assert ckpt.load_step(tmp_path)[3]['step'] == 30
+
+
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'remove', 'json'])
+def test_a_damaged_folder_is_passed_over(tmp_path, damage, capsys):
+    a_run(tmp_path, steps=(10, 20))
+    path = tmp_path / 'step-00000020' / ('state.json' if damage == 'json' else 'optimizer.safetensors')
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    if damage == 'remove':
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == 'flip' else content[:-40])
+    assert ckpt.load_step(tmp_path)[3]['step'] == 10
+    assert 'step-00000020' in capsys.readouterr().out
+    shutil.rmtree(tmp_path / 'step-00000010')
+    with pytest.raises(UserError, match='no checkpoint to resume'):
+        ckpt.load_step(tmp_path)
+
+
+def test_a_half_written_folder_is_no_checkpoint(tmp_path, monkeypatch):
+    """Killed in the middle of a save, the run has its earlier checkpoint, and the next save clears up."""
+    a_run(tmp_path, steps=(10,))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(path):
+        raise Killed
+
+    monkeypatch.setattr(ckpt, '_sync', kill)
+    with pytest.raises(Killed):
+        a_run(tmp_path, steps=(20,))
+    monkeypatch.undo()
+    assert ckpt.load_step(tmp_path)[3]['step'] == 10
+    a_run(tmp_path, steps=(20,))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['step-00000010', 'step-00000020']
+
+
+def test_best_is_replaced_whole(tmp_path):
+    for step in (1, 2):
+        ckpt.write_folder(tmp_path / 'best', dict(model=dict(w=torch.full((2,), float(step)))), dict(config=dict(step=step)), TOKENIZER)
+        assert json.loads((tmp_path / 'best' / 'config.json').read_text())['step'] == step
+    assert [path.name for path in tmp_path.iterdir()] == ['best']
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match="can't save"):
+        ckpt.write_folder(tmp_path / 'file' / 'best', {}, {}, TOKENIZER)

@@ -1,0 +1,176 @@
+"""Sampling: the sampler by hand and by statistics, generation against transformers' own, sample.py as a user runs it."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from model import GPT, GPTConfig, KVCache
+from nanorap.generate import generate, sample_next
+
+TINY = partial(GPTConfig, n_layer=2, n_head=2, n_embd=16, block_size=24, vocab_size=64)
+
+
+def randomise(model):
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.4)
+    return model.eval()
+
+
+def draw(model, prompt, n=3, max_new_tokens=10, vocab_size=64, eot=-1, seed=0, **sampler):
+    """The generated ids of each sample."""
+    steps = generate(model, partial(KVCache, model.config), prompt, n, max_new_tokens, vocab_size, eot, seed, **sampler)
+    return [[token for token in tokens if token is not None] for tokens in zip(*steps, strict=True)]
+
+
+def test_greedy_equals_transformers(tmp_path):
+    theirs = randomise(GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=64, n_positions=24, bos_token_id=0,
+                                                  eos_token_id=63)))
+    theirs.save_pretrained(tmp_path)
+    ours = GPT.from_pretrained(str(tmp_path)).eval()
+    prompt = [5, 9, 2]
+    wanted = theirs.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=None)[0, 3:].tolist()
+    assert draw(ours, prompt, n=2, max_new_tokens=20, temperature=0) == [wanted, wanted] and len(set(wanted)) > 3
+
+
+@pytest.mark.parametrize('pos', ['learned', 'rotary', 'alibi'])
+def test_greedy_equals_the_uncached_model(pos):
+    """Also past block_size, where the later half of the context is kept."""
+    model = randomise(GPT(TINY(pos=pos, n_kv_head=1)))
+    prompt, idx = [5, 9, 2], [5, 9, 2]
+    with torch.no_grad():
+        for _ in range(50):
+            if len(idx) > 24:
+                idx = idx[-12:]
+            logits = model(torch.tensor([idx]))[0, -1]
+            idx.append(logits.argmax().item())
+            prompt.append(idx[-1])
+    assert draw(model, [5, 9, 2], max_new_tokens=50, temperature=0) == [prompt[3:]] * 3
+
+
+def test_a_sample_depends_on_its_seed_alone():
+    model = randomise(GPT(TINY()))
+    ten, three = draw(model, [1, 2], n=10, seed=7), draw(model, [1, 2], n=3, seed=7)
+    assert ten[:3] == three and len({*map(tuple, ten)}) == 10
+    assert draw(model, [1, 2], n=3, seed=8) != three
+
+
+def test_end_of_text_ends_a_sample():
+    model = randomise(GPT(TINY()))
+    free = draw(model, [1, 2], n=8, max_new_tokens=20)
+    eot = free[0][5]
+    ended = draw(model, [1, 2], n=8, max_new_tokens=20, eot=eot)
+    assert ended == [ids[: ids.index(eot)] if eot in ids else ids for ids in free] and len(ended[0]) <= 5
+
+
+def test_no_id_beyond_the_tokenizer():
+    """A model's vocabulary may be padded; its logits there are as good as any."""
+    model = randomise(GPT(TINY()))
+    assert max(max(ids) for ids in draw(model, [1, 2], n=20, max_new_tokens=20)) > 9
+    assert max(max(ids) for ids in draw(model, [1, 2], n=20, max_new_tokens=20, vocab_size=10)) <= 9
+
+
+@pytest.mark.parametrize('sampler, kept', [
+    (dict(), [0, 1, 2, 3, 4]), (dict(top_k=2), [1, 3]), (dict(top_p=0.5), [1]), (dict(top_p=0.51), [1, 3]), (dict(top_k=9), [0, 1, 2, 3, 4]),
+    (dict(top_k=4, top_p=0.9), [0, 1, 3]), (dict(temperature=2.0), [0, 1, 2, 3, 4]), (dict(temperature=0), [1]), (dict(top_k=1), [1]),
+])
+def test_sampler_statistics(sampler, kept):
+    """20,000 draws have the probabilities that a hand calculation gives them."""
+    p = torch.tensor([0.12, 0.5, 0.05, 0.3, 0.03])
+    n = 20_000
+    u = torch.from_numpy(np.random.default_rng(0).random(n).astype(np.float32))
+    found = torch.bincount(sample_next(p.log().expand(n, 5), u, **sampler), minlength=5) / n
+    wanted = p ** (1 / (sampler.get('temperature', 1) or 1))
+    wanted[[i for i in range(5) if i not in kept]] = 0
+    assert torch.allclose(found, wanted / wanted.sum(), atol=0.012)
+    assert (found > 0).nonzero().flatten().tolist() == kept
+
+
+def test_sampler_at_its_ends():
+    logits = torch.tensor([[-np.inf, 0.0, -np.inf, 0.0, -np.inf]]).float()
+    for u, wanted in ((0.0, 1), (0.499, 1), (0.501, 3), (1 - 2**-24, 3)):
+        assert sample_next(logits, torch.tensor([u])).item() == wanted
+        assert sample_next(logits, torch.tensor([u]), top_p=0.999).item() in (1, 3)
+
+
+def texts(result):
+    return result.stdout.partition('\n')[2].removesuffix('\n').split('\n---------------\n')
+
+
+def test_sample_script(trained, tmp_path):
+    out, _ = trained
+    (tmp_path / 'prompt.txt').write_text('[Verse 1]\nYo = ')
+    flags = [f'--out_dir={out}', '--num_samples=3', '--max_new_tokens=30', '--device=cpu', f'--output={tmp_path / "o.jsonl"}']
+    result = run('sample.py', *flags, '--start=FILE:prompt.txt', cwd=tmp_path)
+    found = texts(result)
+    assert len(found) == 3 and all(text.startswith('[Verse 1]\nYo = ') and len(text) > 20 for text in found)
+    samples = [json.loads(line) for line in (tmp_path / 'o.jsonl').read_text().splitlines()]
+    assert [sample['text'] for sample in samples] == found and samples[0]['prompt'] == '[Verse 1]\nYo = '
+    assert texts(run('sample.py', *flags, '--start=[Verse 1]\nYo = ')) == found  # the same seed, the same text
+    assert texts(run('sample.py', *flags, '--start=[Verse 1]\nYo = ', '--seed=1')) != found
+    run('sample.py', *flags, '--start=[Verse 1]\nYo = ', f'--output={tmp_path / "o.txt"}')
+    assert (tmp_path / 'o.txt').read_text() == '\n---------------\n'.join(found) + '\n'
+    # nothing to begin with; and more than the model can see
+    assert len(texts(run('sample.py', *flags))) == 3
+    long = run('sample.py', *flags, '--start=' + 'la ' * 50)
+    assert 'the model sees the last 64' in long.stderr and all(text.startswith('la ' * 50) for text in texts(long))
+
+
+def test_one_sample_streams_to_a_terminal(trained):
+    out, _ = trained
+    flags = ['sample.py', f'--out_dir={out}', '--num_samples=1', '--max_new_tokens=30', '--start=[Hook]', '--device=cpu']
+    wanted = run(*flags).stdout
+    master, slave = pty.openpty()
+    process = subprocess.Popen([sys.executable, *flags], cwd=ROOT, stdout=slave, stderr=subprocess.DEVNULL)
+    os.close(slave)
+    shown = b''
+    while True:
+        try:
+            chunk = os.read(master, 4096)
+        except OSError:  # Linux's way to say that the terminal's other side is closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    assert process.wait() == 0 and shown.decode().replace('\r\n', '\n') == wanted
+
+
+def test_mistakes_get_one_line(trained, tmp_path):
+    out, _ = trained
+
+    def message(*args):
+        return run('sample.py', f'--out_dir={out}', '--num_samples=1', '--max_new_tokens=3', '--device=cpu', *args, ok=False).message
+
+    assert 'train one first' in message(f'--out_dir={tmp_path}') and 'train one first' in message('--out_dir=nowhere')
+    assert "can't read the prompt file" in message('--start=FILE:nowhere.txt')
+    assert "character 'ß'" in message('--start=ß')
+    for flag in ('--num_samples=0', '--max_new_tokens=0', '--temperature=-1.0', '--top_k=0', '--top_p=0.0'):
+        assert 'must' in message(flag)
+    assert "can't write" in message(f'--output={tmp_path}/nowhere/o.txt')
+    assert 'network' in message('--init_from=gpt2')
+    shutil.copytree(out / 'best', tmp_path / 'half' / 'best')
+    path = tmp_path / 'half' / 'best' / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:2000])
+    assert 'half-written' in message(f'--out_dir={tmp_path / "half"}')
+    path.unlink()
+    assert 'half-written' in message(f'--out_dir={tmp_path / "half"}')
+    (tmp_path / 'half' / 'best' / 'config.json').write_text('{"mod')
+    assert 'half-written' in message(f'--out_dir={tmp_path / "half"}')
+
+
+def test_bench_reports(tmp_path):
+    result = run('bench.py', '--device=cpu', '--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=2', '--repeats=2')
+    for words in ('M parameters on cpu', 'training, 2 x 64', 'tokens/s', 'MFU', 'peak memory', 'decoding, batch 10'):
+        assert words in result.stdout
+    run('bench.py', 'config/train_shakespeare_char.py', '--device=cpu', '--n_layer=1', '--batch_size=1', '--repeats=1')

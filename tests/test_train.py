@@ -1,0 +1,165 @@
+"""train.py as a user runs it: one process and two, from scratch, resumed, fine-tuned, and with every mistake."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import ROOT, SHORT, TINY, run, torchrun
+from safetensors.torch import load_file
+
+from nanorap.dataset import write_dataset
+from nanorap.tokenizer import load_tokenizer
+
+
+def rows(out_dir):
+    with open(out_dir / 'log.csv', newline='') as f:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(f)]
+
+
+def losses(out_dir):
+    return {int(row['step']): row['loss'] for row in rows(out_dir) if 'loss' in row}
+
+
+def weights(folder):
+    return load_file(folder / 'model.safetensors')
+
+
+def test_a_run(trained, char_data):
+    out, result = trained
+    assert 'step 0: val loss' in result.stdout and 'held-out loss' in result.stdout and 'seconds: loading' in result.stdout
+    assert sorted(path.name for path in out.iterdir()) == ['best', 'log.csv', 'step-00000020', 'step-00000040']
+    assert sorted(losses(out)) == list(range(1, 41))  # max_iters=40 makes 40 updates
+    val = {int(row['step']): row['val_loss'] for row in rows(out) if 'val_loss' in row}
+    assert sorted(val) == [0, 20, 40] and val[40] < val[20] < val[0] - 1
+    first, best = result.stdout.rpartition('held-out loss ')[2].split(';')[0].split(' -> ')
+    assert (float(first), float(best)) == pytest.approx((val[0], val[40]), abs=1e-4)
+    config = json.loads((out / 'best' / 'config.json').read_text())
+    assert config['step'] == 40 and config['val_loss'] == pytest.approx(val[40], abs=1e-4)
+    assert config['model']['n_embd'] == 32 and config['tokenizer']['tokenizer'] == 'char'
+    assert {key for key in rows(out)[-2]} == {'step', 'tokens', 'seconds', 'loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu', 'memory'}
+    # the whole split, by hand: the mean over all its tokens, in windows of one song each
+    result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={out}', '--init_from=resume', '--eval_only',
+                 '--batches=documents', '--eval_iters=None')
+    from model import GPT
+    from nanorap.dataset import Batches
+
+    model, data = GPT.from_pretrained(str(out)).eval(), Batches(char_data, 'val', 64, 'documents')
+    total = 0.0
+    with torch.no_grad():
+        for i in range(data.n_windows):
+            x, y = map(torch.from_numpy, data.draw([data.window(i)]))
+            total += model(x, y).item() * y.numel()
+    assert float(result.stdout.split('val loss ')[1]) == pytest.approx(total / data.n_tokens, abs=1e-4)
+    assert 'step 40: train loss' in result.stdout and sorted(losses(out)) == list(range(1, 41))  # it trained no further
+
+
+@pytest.mark.parametrize('batches', ['documents', 'stream'])
+def test_resume_is_exact(char_data, tmp_path, batches):
+    """8 steps at once, and 4, then 4 more: the same weights to the bit, with dropout, and one log.csv without gaps."""
+    flags = [*TINY, f'--dataset={char_data}', f'--batches={batches}', '--eval_interval=4', '--lr_decay_iters=8', '--dropout=0.1']
+    run('train.py', *flags, f'--out_dir={tmp_path / "a"}', '--max_iters=8')
+    run('train.py', *flags, f'--out_dir={tmp_path / "b"}', '--max_iters=4')
+    run('train.py', *flags, f'--out_dir={tmp_path / "b"}', '--max_iters=8', '--init_from=resume')
+    a, b = weights(tmp_path / 'a' / 'step-00000008'), weights(tmp_path / 'b' / 'step-00000008')
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    assert losses(tmp_path / 'a') == losses(tmp_path / 'b')
+    for key in ('row', 'tokens', 'best_val_loss', 'first_val_loss'):
+        states = [json.loads((tmp_path / run / 'step-00000008' / 'state.json').read_text())[key] for run in 'ab']
+        assert states[0] == states[1], key
+
+
+@pytest.mark.parametrize('batches', ['documents', 'stream'])
+def test_two_processes_equal_one(char_data, tmp_path, batches):
+    flags = [*TINY, f'--dataset={char_data}', f'--batches={batches}', '--eval_interval=5', '--max_iters=20', '--dropout=0.1']
+    run('train.py', *flags, f'--out_dir={tmp_path / "one"}', OMP_NUM_THREADS='1')
+    result = torchrun(2, 'train.py', *flags, f'--out_dir={tmp_path / "two"}')
+    assert result.stdout.count('step 20: train loss') == 1  # one process speaks
+    one, two = rows(tmp_path / 'one'), rows(tmp_path / 'two')
+    assert len(one) == len(two) == 25
+    for a, b in zip(one, two, strict=True):
+        for key in ('loss', 'val_loss', 'lr', 'tokens'):
+            assert a.get(key) == pytest.approx(b.get(key), abs=1e-4), (a['step'], key)
+    assert 'multiple of their number, 2' in torchrun(2, 'train.py', *flags, '--gradient_accumulation_steps=3', ok=False).stderr
+
+
+def test_fine_tuning_a_folder(songs, tmp_path):
+    """A transformers GPT-2 without tokenizer files, cropped, on GPT-2 tokens; then that run as the start of another."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16)).save_pretrained(tmp_path / 'model')
+    run('data/lyrics/prepare.py', '--input', songs, '--out_dir', tmp_path / 'data')
+    flags = ['--device=cpu', f'--dataset={tmp_path / "data"}', '--batches=documents', '--block_size=64', '--batch_size=2',
+             '--gradient_accumulation_steps=2', '--max_iters=4', '--eval_iters=2', '--learning_rate=1e-2', '--warmup_iters=0']
+    run('train.py', *flags, f'--init_from={tmp_path / "model"}', f'--out_dir={tmp_path / "out"}')
+    config = json.loads((tmp_path / 'out/best/config.json').read_text())
+    assert config['model']['block_size'] == 64 and config['model']['bias'] and config['tokenizer']['tokenizer'] == 'gpt2'
+    result = run('train.py', *flags, f'--init_from={tmp_path / "out"}', f'--out_dir={tmp_path / "out2"}')
+    assert float(result.stdout.split('step 0: val loss ')[1].split()[0]) == pytest.approx(config['val_loss'], abs=1e-4)
+    message = run('train.py', *flags, '--init_from=gpt2', f'--out_dir={tmp_path / "out3"}', ok=False).message
+    assert all(word in message for word in ('network', 'transformers format', 'smollm2'))  # no weights at hand: the ways out
+
+
+def test_every_switch_trains(char_data, tmp_path):
+    result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=2', '--pos=rotary', '--norm=rmsnorm',
+                 '--mlp=swiglu', '--n_kv_head=1', '--qk_norm', '--tie_weights=False', '--logit_softcap=15', '--n_hidden=48',
+                 '--dtype=bfloat16', '--always_save_checkpoint=False', '--decay_lr=False', '--grad_clip=0.0')
+    config = json.loads((tmp_path / 'best/config.json').read_text())['model']
+    assert (config['pos'], config['n_kv_head'], config['logit_softcap'], config['n_hidden']) == ('rotary', 1, 15.0, 48)
+    assert 'bfloat16' in result.stdout and {row['lr'] for row in rows(tmp_path) if 'lr' in row} == {1e-2}
+
+
+def test_compile_falls_back(char_data, tmp_path):
+    """No compiler: one warning, and the same training. PATH hides the machine's own."""
+    flags = [*TINY, f'--dataset={char_data}', '--max_iters=2']
+    result = run('train.py', *flags, '--compile=True', f'--out_dir={tmp_path / "a"}', CXX='/no/compiler', PATH='/nowhere',
+                 TORCHINDUCTOR_CACHE_DIR=str(tmp_path / 'cache'))
+    assert result.stderr.count('torch.compile failed here') == 1
+    run('train.py', *flags, f'--out_dir={tmp_path / "b"}')
+    assert losses(tmp_path / 'a') == losses(tmp_path / 'b')
+
+
+def test_wandb_offline(char_data, tmp_path):
+    run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--max_iters=2', '--wandb_log', cwd=tmp_path)
+    assert list((tmp_path / 'wandb').glob('offline-run-*/run-*.wandb'))
+
+
+@pytest.mark.parametrize('config', sorted(path.name for path in (ROOT / 'config').glob('*.py')))
+def test_configs_are_accepted(config, tmp_path):
+    message = run('train.py', f'config/{config}', '--dataset=nowhere', '--device=cpu', cwd=tmp_path, ok=False).message
+    assert 'no prepared data' in message
+
+
+def test_mistakes_get_one_line(char_data, trained, tmp_path):
+    def message(*args):
+        return run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--max_iters=1', *args, ok=False).message
+
+    assert "did you mean 'batch_size'" in message('--batchsize=3')
+    assert 'run python' in message('--dataset=openwebtext') and 'prepare.py' in message('--dataset=openwebtext')
+    assert 'less than a block' in message('--block_size=100000')
+    assert 'no checkpoint to resume' in message('--init_from=resume')
+    assert 'only for --init_from=scratch' in message('--init_from=gpt2')
+    assert 'choose auto' in message('--device=tpu') and 'finds none' in message('--device=cuda')
+    assert 'choose auto' in message('--dtype=fp8') and 'choose one of' in message('--pos=spiral')
+    assert 'documents or stream' in message('--batches=rows')
+    (tmp_path / 'file').write_text('')
+    assert "can't write" in message(f'--out_dir={tmp_path / "file" / "out"}')
+    assert 'the loss is' in message('--learning_rate=1e30', '--grad_clip=0.0', '--max_iters=9', '--weight_decay=1e30')
+    out, _ = trained
+    shutil.copytree(out, tmp_path / 'half')
+    for path in (tmp_path / 'half').glob('step-*/model.safetensors'):
+        path.write_bytes(path.read_bytes()[:999])
+    assert 'no whole step-* folder' in message('--init_from=resume', f'--out_dir={tmp_path / "half"}')
+
+
+def test_the_tokenizers_must_agree(trained, tmp_path):
+    out, _ = trained
+    write_dataset(tmp_path, load_tokenizer('gpt2'), [('train', 'yo ' * 999), ('val', 'yo ' * 999)])
+    for init_from in ('resume', str(out)):
+        message = run('train.py', *SHORT, f'--dataset={tmp_path}', f'--init_from={init_from}', f'--out_dir={out}', ok=False).message
+        assert 'tokenizer' in message and str(tmp_path) in message
+    meta = json.loads((tmp_path / 'meta.json').read_text())
+    (tmp_path / 'meta.json').write_text(json.dumps(meta | dict(vocab_size=300)))
+    message = run('train.py', *TINY, f'--dataset={tmp_path}', f'--out_dir={tmp_path / "out"}', ok=False).message
+    assert 'beyond the vocabulary of 300' in message
