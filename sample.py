@@ -21,7 +21,7 @@ from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
 out_dir: str  # a run's folder, whose best/ is loaded
-init_from = 'resume'  # resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a model's folder or hub name
+init_from = 'resume'  # resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder or hub name
 start = ''  # the prompt, or FILE:path. Empty: start from end of text
 num_samples = 10  # drawn in one batch
 max_new_tokens = 500  # of each sample, which may end before
@@ -36,9 +36,11 @@ dtype: str
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
 
 rt = setup(device, dtype)
-for bad, advice in [(num_samples < 1, "num_samples must be 1 or more"), (max_new_tokens < 1, "max_new_tokens must be 1 or more"),
-                    (temperature < 0, "temperature must be 0 or more"), (not 0 < top_p <= 1, "top_p must lie in (0, 1]"),
-                    (top_k is not None and top_k < 1, "top_k must be 1 or more, or None for all tokens")]:
+for bad, advice in [(num_samples < 1, "num_samples must be 1 or more"),
+                    (max_new_tokens < 1, "max_new_tokens must be 1 or more"),
+                    (temperature < 0, "temperature must be 0 or more"),
+                    (top_k is not None and top_k < 1, "top_k must be 1 or more, or None for all tokens"),
+                    (not 0 < top_p <= 1, "top_p must lie above 0, and at most at 1")]:
     if bad:
         raise UserError(f"sample.py: {advice}")
 if start.startswith('FILE:'):
@@ -96,7 +98,8 @@ else:
 if output:
     if output.endswith('.jsonl'):
         settings = dict(prompt=start, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p, model=name)
-        content = ''.join(json.dumps(dict(text=text, sample=i, **settings), ensure_ascii=False) + '\n' for i, text in enumerate(texts))
+        samples = [dict(text=text, sample=i, **settings) for i, text in enumerate(texts)]
+        content = ''.join(json.dumps(sample, ensure_ascii=False) + '\n' for sample in samples)
     else:
         content = '\n---------------\n'.join(texts) + '\n'
     try:

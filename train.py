@@ -81,7 +81,7 @@ min_lr = 6e-5  # should be about learning_rate / 10, as in Chinchilla
 # system
 seed = 1337
 device = 'auto'  # auto, cuda, cuda:N, mps, cpu
-dtype = 'auto'  # auto, float32, bfloat16, float16 (with a gradient scaler). auto: bfloat16 on GPUs that have it, float32 on CPUs
+dtype = 'auto'  # auto (bfloat16 on GPUs that have it, float32 on CPUs), float32, bfloat16, float16 (with a gradient scaler)
 compile: bool | None = None  # torch.compile. None: on CUDA (on a CPU it was measured slower)
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
@@ -126,16 +126,20 @@ elif init_from == 'resume':
         raise UserError(f"{data_dir} is not prepared with the tokenizer of the run in {out_dir}, "
                         f"'{saved['tokenizer']['tokenizer']}': give the run its own --dataset")
     raw_model = GPT.from_state_dict(saved['model'] | dict(dropout=dropout), weights)
-    step, row, tokens, best_val_loss, first_val_loss = (state[k] for k in ('step', 'row', 'tokens', 'best_val_loss', 'first_val_loss'))
+    step, row, tokens = state['step'], state['row'], state['tokens']
+    best_val_loss, first_val_loss = state['best_val_loss'], state['first_val_loss']
 else:
-    if ignored := sorted(config_given & set(model_options) - {'dropout', 'block_size'}):
-        raise UserError(f"{', '.join(ignored)}: only for --init_from=scratch; {init_from} brings its own")
     raw_model = GPT.from_pretrained(init_from, dropout=dropout)
     if not same_tokenizer(load_tokenizer(init_from).meta(), meta):
         raise UserError(f"{data_dir} is prepared with the tokenizer '{meta['tokenizer']}', which is not that of {init_from}: "
                         f"prepare it again with --tokenizer={init_from}")
-if block_size > raw_model.config.block_size:
-    raise UserError(f"--block_size={block_size}, but the model's context has {raw_model.config.block_size} tokens: lower it")
+for key in sorted(config_given & set(model_options) - {'dropout', 'block_size'}):
+    if config[key] not in (None, getattr(raw_model.config, key)):
+        raise UserError(f"{key}={config[key]!r}, but {init_from} brings a model with {getattr(raw_model.config, key)!r}: leave "
+                        "the option out")
+if block_size > raw_model.config.block_size or init_from == 'resume' and block_size < raw_model.config.block_size:
+    raise UserError(f"block_size={block_size}, but the model's context has {raw_model.config.block_size} tokens: give "
+                    f"--block_size={raw_model.config.block_size}, or less for a new run")
 if meta['vocab_size'] > raw_model.config.vocab_size:
     raise UserError(f"{data_dir} has token ids up to {meta['vocab_size'] - 1}, beyond the model's vocabulary of "
                     f"{raw_model.config.vocab_size}: prepare it with the model's own tokenizer")
@@ -189,8 +193,8 @@ def save(val_loss):
             ckpt.write_folder(Path(out_dir) / 'best', weights, about, tokenizer)
         if is_best or always_save_checkpoint or step == max_iters:
             weights |= dict(optimizer=ckpt.optimizer_tensors(raw_model, optimizer))
-            about |= dict(state=dict(step=step, row=row, tokens=tokens, best_val_loss=best_val_loss, first_val_loss=first_val_loss,
-                                     scaler=scaler.state_dict(), options=config))
+            about |= dict(state=dict(step=step, row=row, tokens=tokens, best_val_loss=best_val_loss,
+                                     first_val_loss=first_val_loss, scaler=scaler.state_dict(), options=config))
             ckpt.save_step(out_dir, step, weights, about, tokenizer)
     rt.barrier()
 
@@ -198,8 +202,8 @@ def save(val_loss):
 rows_per_step = gradient_accumulation_steps * batch_size
 if rt.is_main:
     n_params = sum(p.numel() for p in raw_model.parameters())
-    print(f"{n_params / 1e6:.2f}M parameters on {rt.device}, {str(rt.dtype).removeprefix('torch.')}, {rt.world_size} process(es); "
-          f"{rows_per_step} rows, up to {rows_per_step * block_size:,} tokens, a step", flush=True)
+    print(f"{n_params / 1e6:.2f}M parameters on {rt.device}, {str(rt.dtype).removeprefix('torch.')}, {rt.world_size} "
+          f"process(es); {rows_per_step} rows, up to {rows_per_step * block_size:,} tokens, a step", flush=True)
 if eval_only:
     losses = [evaluate(train_data), evaluate(val_data)]
     if rt.is_main:

@@ -24,8 +24,8 @@ fig = plt.figure(figsize=(12.8, 4.0), dpi=100, facecolor='#14121f')
 ax = fig.add_axes([0, 0, 1, 1])
 ax.set(xlim=(0, 1280), ylim=(0, 400))
 ax.axis('off')
-ax.text(60, 322, 'NanoRapGPT', color='white', fontsize=46, fontweight='bold', family='DejaVu Sans', va='center')
-ax.text(62, 268, 'crawl  ·  clean  ·  tokenize  ·  fine-tune  ·  spit', color='#8f8aa8', fontsize=17, family='DejaVu Sans', va='center')
+ax.text(60, 322, 'NanoRapGPT', color='white', fontsize=46, fontweight='bold', va='center')
+ax.text(62, 268, 'crawl  ·  clean  ·  tokenize  ·  fine-tune  ·  spit', color='#8f8aa8', fontsize=17, va='center')
 
 # a letter of this font at 17 points is 0.602 em wide: 17 * 100 / 72 * 0.602 pixels
 width = 17 * 100 / 72 * 0.602

@@ -1,6 +1,7 @@
 """The rooms below the scripts. This file holds the little that several of them share; nothing runs at import."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 
@@ -9,6 +10,14 @@ class UserError(SystemExit):
 
     It derives from SystemExit: uncaught, Python prints the line to stderr and exits with 1, without a traceback.
     """
+
+
+def read_json(path):
+    """The content of a JSON file that a program wrote."""
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError as e:  # not JSON, or not UTF-8
+        raise UserError(f"{path} is damaged or half-written ({e}): take it from its source again") from None
 
 
 def package_file(package, path, advice):

@@ -50,9 +50,12 @@ def write_folder(folder, tensors, documents, tokenizer):
 
 
 def save_step(out_dir, step, tensors, documents, tokenizer):
-    write_folder(Path(out_dir) / f'step-{step:08d}', tensors, documents, tokenizer)
-    for folder in _steps(out_dir)[:-KEEP]:
-        shutil.rmtree(folder)
+    newest = Path(out_dir) / f'step-{step:08d}'
+    write_folder(newest, tensors, documents, tokenizer)
+    keep = [folder for folder in _steps(out_dir) if folder <= newest][-KEEP:]
+    for folder in _steps(out_dir):
+        if folder not in keep:  # older ones, and later ones that an earlier run left here
+            shutil.rmtree(folder)
 
 
 def load_step(out_dir):

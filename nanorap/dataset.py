@@ -87,7 +87,8 @@ def is_held_out(key, share):
 def read_meta(data_dir):
     """meta.json of a data folder, checked against the files beside it."""
     data_dir = Path(data_dir)
-    prepare = f"run python {data_dir / 'prepare.py'}" if (data_dir / 'prepare.py').exists() else "prepare it"
+    script = data_dir / 'prepare.py'
+    prepare = f"run python {script}" if script.exists() else "run the prepare.py in data/ that writes it"
     try:
         meta = json.loads((data_dir / 'meta.json').read_text(encoding='utf-8'))
         for split, count in meta['splits'].items():

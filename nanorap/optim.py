@@ -34,7 +34,8 @@ def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed):
     for batch in batches:
         # dropout depends on the rows alone: the same masks after a resume, and on any number of processes
         torch.manual_seed(seed * 1_000_003 + batch.row)
-        model.require_backward_grad_sync = batch.is_last  # DDP: exchange gradients once a step
+        if runtime.world_size > 1:
+            model.require_backward_grad_sync = batch.is_last  # DDP: exchange gradients once a step
         x, y = runtime.to_device(batch.x, batch.y)
         with runtime.autocast():
             loss = model(x, y) * batch.weight

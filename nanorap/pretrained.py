@@ -7,14 +7,13 @@ One table of key names per family serves both directions: load() goes from the r
 to_transformers() from the left to the right.
 """
 
-import json
 from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from nanorap import UserError, model_folder, smollm2_file
+from nanorap import UserError, model_folder, read_json, smollm2_file
 
 # (our name, their names, how): {i} is the layer; 'T' transposes (GPT-2 keeps its linear weights as (in, out)), 'cat'
 # joins several matrices into our one along the rows. Our names are GPT-2's own.
@@ -72,7 +71,7 @@ def load(name):
     folder = model_folder(name)
     if not (folder / 'config.json').exists():
         raise UserError(f"{folder} has no config.json: give a folder in the transformers format, or an out_dir of train.py")
-    theirs = _read_json(folder / 'config.json')
+    theirs = read_json(folder / 'config.json')
     if 'model' in theirs:  # a checkpoint of ours
         return theirs['model'], _read_weights(folder)
     config, keys = _config_from_transformers(theirs, folder)
@@ -160,7 +159,7 @@ def _read_weights(folder):
     for name in ('model.safetensors', 'pytorch_model.bin'):
         shards = [name]
         if (folder / f'{name}.index.json').exists():
-            shards = sorted(set(_read_json(folder / f'{name}.index.json')['weight_map'].values()))
+            shards = sorted(set(read_json(folder / f'{name}.index.json')['weight_map'].values()))
         elif not (folder / name).exists():
             continue
         try:
@@ -171,13 +170,6 @@ def _read_weights(folder):
                             "source again") from e
         return {key: tensor for file in files for key, tensor in file.items()}
     raise UserError(f"{folder} has no model.safetensors: it is half-written, or the model's weights are to be added")
-
-
-def _read_json(path):
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"{path} is not readable JSON ({e}): it may be half-written; take it from its source again") from e
 
 
 def _load_gguf(path):

@@ -17,7 +17,7 @@ import json
 import os
 from pathlib import Path
 
-from nanorap import UserError, model_folder, package_file, smollm2_file
+from nanorap import UserError, model_folder, package_file, read_json, smollm2_file
 
 
 class GPT2Tokenizer:
@@ -54,8 +54,7 @@ class GPT2Tokenizer:
         return self.enc.decode(ids)
 
     def meta(self):
-        vocab = json.loads(self._vocab_file.read_text(encoding='utf-8'))
-        return _meta(self, vocab_sha256=_vocab_sha256(vocab))
+        return _meta(self, vocab_sha256=_vocab_sha256(read_json(self._vocab_file)))
 
     def save(self, folder):
         pass  # every installation has it
@@ -93,7 +92,11 @@ class CharTokenizer:
 
 
 class ModelTokenizer:
-    """The tokenizer of a pretrained model, by the library tokenizers; saved as tokenizer.json where it is used."""
+    """The tokenizer of a pretrained model, by the library tokenizers; saved as tokenizer.json where it is used.
+
+    Not handled: bytes that its vocabulary lacks are lost. SmolLM2's lacks six control characters and the lead bytes of
+    planes without assigned characters.
+    """
 
     def __init__(self, tokenizer, name, eot):
         self.tok = tokenizer
@@ -138,7 +141,7 @@ def load_tokenizer(name):
     if name == 'smollm2':
         return _smollm2_tokenizer()
     folder = model_folder(name)
-    config = json.loads((folder / 'config.json').read_text()) if (folder / 'config.json').exists() else {}
+    config = read_json(folder / 'config.json') if (folder / 'config.json').exists() else {}
     if 'tokenizer' in config:  # a checkpoint of ours
         return tokenizer_from_meta(config['tokenizer'], folder)
     if (folder / 'tokenizer.json').exists():

@@ -32,7 +32,8 @@ def run(*args, cwd=ROOT, ok=True, **env):
 
 def torchrun(n, *args, ok=True):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}', *map(str, args)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'), timeout=300)
+    env = os.environ | dict(OMP_NUM_THREADS='1')
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=300)
     assert (result.returncode == 0) == ok, result.stderr
     return result
 

@@ -48,6 +48,8 @@ def test_the_last_two_are_kept(tmp_path):
     a_run(tmp_path, steps=(10, 20, 30))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['step-00000020', 'step-00000030']
     assert ckpt.load_step(tmp_path)[3]['step'] == 30
+    a_run(tmp_path, steps=(5,))  # a new run in the folder of an old one: what it saves counts
+    assert ckpt.load_step(tmp_path)[3]['step'] == 5
 
 
 @pytest.mark.parametrize('damage', ['flip', 'truncate', 'remove', 'json'])
@@ -88,7 +90,8 @@ def test_a_half_written_folder_is_no_checkpoint(tmp_path, monkeypatch):
 
 def test_best_is_replaced_whole(tmp_path):
     for step in (1, 2):
-        ckpt.write_folder(tmp_path / 'best', dict(model=dict(w=torch.full((2,), float(step)))), dict(config=dict(step=step)), TOKENIZER)
+        weights = dict(w=torch.full((2,), float(step)))
+        ckpt.write_folder(tmp_path / 'best', dict(model=weights), dict(config=dict(step=step)), TOKENIZER)
         assert json.loads((tmp_path / 'best' / 'config.json').read_text())['step'] == step
     assert [path.name for path in tmp_path.iterdir()] == ['best']
 

@@ -57,11 +57,13 @@ def script(tmp_path):
 
 
 @pytest.mark.parametrize('flag, key, value', [
-    ('--start=a=b', 'start', 'a=b'), ('--start=123', 'start', '123'), ('--start=None', 'start', 'None'), ('--start=', 'start', ''),
+    ('--start=a=b', 'start', 'a=b'), ('--start=123', 'start', '123'), ('--start=None', 'start', 'None'),
+    ('--start=', 'start', ''),
     ('--learning_rate=1', 'learning_rate', 1.0), ('--learning_rate=-1e-3', 'learning_rate', -1e-3),
     ('--batch_size=-3', 'batch_size', -3), ('--top_k=None', 'top_k', None), ('--top_k=5', 'top_k', 5),
     ('--cap=30', 'cap', 30.0), ('--output=None', 'output', None), ('--output=7', 'output', '7'),
-    ('--decay=False', 'decay', False), ('--decay=false', 'decay', False), ('--decay', 'decay', True), ('--compile', 'compile', True),
+    ('--decay=False', 'decay', False), ('--decay=false', 'decay', False), ('--decay', 'decay', True),
+    ('--compile', 'compile', True),
     ("--artists=['x', 'y=z']", 'artists', ['x', 'y=z']), ('--artists=[]', 'artists', []),
 ])
 def test_flags(script, flag, key, value):
@@ -96,7 +98,8 @@ def test_files_and_flags_in_the_order_given(script):
 
 @pytest.mark.parametrize('text, words', [
     ('bach_size = 3', ["no option 'bach_size'", "did you mean 'batch_size'", 'a.py']),
-    ("batch_size = '3'", ['batch_size expects int', 'a.py']), ('batch_size = 3\nbatch_size = (', ['a.py, line 2', 'SyntaxError']),
+    ("batch_size = '3'", ['batch_size expects int', 'a.py']), 
+    ('batch_size = 3\nbatch_size = (', ['a.py, line 2', 'SyntaxError']),
     ('batch_size = 3\n\nbatch_size = 1 / 0', ['a.py, line 3', 'ZeroDivisionError']),
 ])
 def test_a_mistake_in_a_file_gets_one_line(script, text, words):

@@ -166,7 +166,8 @@ def test_what_is_refused(tmp_path):
 
 def test_prepare_lyrics(songs, tmp_path):
     for tokenizer in ('gpt2', 'smollm2', 'char'):
-        run('data/lyrics/prepare.py', '--input', songs, f'--tokenizer={tokenizer}', '--out_dir', tmp_path / tokenizer, cwd=tmp_path)
+        out_dir = tmp_path / tokenizer
+        run('data/lyrics/prepare.py', '--input', songs, f'--tokenizer={tokenizer}', '--out_dir', out_dir, cwd=tmp_path)
     texts = [song['text'] for song in json.loads(songs.read_text())]
     tokenizer = load_tokenizer('gpt2')
     wanted = sorted([*tokenizer.encode(text), tokenizer.eot] for text in texts)
@@ -183,7 +184,8 @@ def test_prepare_lyrics(songs, tmp_path):
 def test_versions_of_a_song_stay_on_one_side(tmp_path):
     songs = [dict(text=f'{"abc"[v]}{i}', group=f'song {i}') for i in range(60) for v in range(3)]
     (tmp_path / 'data.json').write_text('[\n' + ',\n'.join(map(json.dumps, songs)) + '\n]\n')
-    run('data/lyrics/prepare.py', '--input', tmp_path / 'data.json', '--tokenizer=char', '--out_dir', tmp_path, '--val_share=0.3')
+    run('data/lyrics/prepare.py', '--input', tmp_path / 'data.json', '--tokenizer=char', '--out_dir', tmp_path,
+        '--val_share=0.3')
     chars = CharTokenizer(json.loads((tmp_path / 'meta.json').read_text())['chars'])
     text = {split: chars.decode(np.fromfile(tmp_path / f'{split}.bin', '<u2').tolist()) for split in ('train', 'val')}
     sides = [{split for split in text for v in 'abc' if f'{v}{i}' in text[split].replace('a', ' a').replace('b', ' b').replace(
@@ -201,7 +203,8 @@ def test_other_prepare_scripts(tmp_path):
             tokens = np.fromfile(tmp_path / name / f'{split}.bin', '<u2').tolist()
             assert tokens == [*tokenizer.encode(part), tokenizer.eot]
     (tmp_path / 'documents.jsonl').write_text(''.join(json.dumps(dict(text=f'document {i}')) + '\n' for i in range(40)))
-    run('data/openwebtext/prepare.py', '--input', tmp_path / 'documents.jsonl', '--out_dir', tmp_path / 'owt', '--val_share=0.2')
+    run('data/openwebtext/prepare.py', '--input', tmp_path / 'documents.jsonl', '--out_dir', tmp_path / 'owt',
+        '--val_share=0.2')
     counts = read_meta(tmp_path / 'owt')['splits']
     assert counts['train']['documents'] + counts['val']['documents'] == 40 and counts['val']['documents'] > 0
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from model import GPT, GPTConfig, KVCache, alibi_slopes
@@ -18,7 +19,8 @@ LLAMA = dict(num_hidden_layers=2, num_attention_heads=6, hidden_size=48, interme
 GPT2 = dict(n_layer=2, n_head=6, n_embd=48, vocab_size=101, n_positions=32, bos_token_id=0, eos_token_id=1)
 REFERENCES = dict(
     gpt2=lambda: GPT2LMHeadModel(GPT2Config(**GPT2)),
-    gpt2_inner_untied=lambda: GPT2LMHeadModel(GPT2Config(**GPT2, n_inner=77, layer_norm_epsilon=1e-3, tie_word_embeddings=False)),
+    gpt2_inner_untied=lambda: GPT2LMHeadModel(GPT2Config(
+        **GPT2, n_inner=77, layer_norm_epsilon=1e-3, tie_word_embeddings=False)),
     llama=lambda: LlamaForCausalLM(LlamaConfig(**LLAMA, num_key_value_heads=6)),
     llama_gqa_tied=lambda: LlamaForCausalLM(LlamaConfig(
         **LLAMA, num_key_value_heads=2, tie_word_embeddings=True, rms_norm_eps=1e-3,
@@ -51,7 +53,7 @@ def test_logits_equal_transformers(reference):
     logits = theirs(idx).logits
     assert logits.std() > 0.3  # the models do say something
     assert (ours(idx) - logits).abs().max() < 1e-4
-    loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 101), idx[:, 1:].reshape(-1))
+    loss = F.cross_entropy(logits[:, :-1].reshape(-1, 101), idx[:, 1:].reshape(-1))
     assert torch.allclose(ours(idx[:, :-1], idx[:, 1:]), loss, atol=1e-5)
 
 
@@ -197,7 +199,7 @@ def test_padding_is_no_part_of_the_loss():
     model = randomise(GPT(TINY()))
     idx, targets = torch.randint(101, (2, 2, 16), generator=torch.manual_seed(0))
     targets[1, 10:] = -1
-    losses = [torch.nn.functional.cross_entropy(model(idx)[b, :T], targets[b, :T], reduction='sum') for b, T in ((0, 16), (1, 10))]
+    losses = [F.cross_entropy(model(idx)[b, :T], targets[b, :T], reduction='sum') for b, T in ((0, 16), (1, 10))]
     assert torch.allclose(model(idx, targets), sum(losses) / 26, atol=1e-5)
 
 

@@ -21,7 +21,10 @@ def test_schedule_by_hand():
     assert lr(12) == lr(1000) == 0.1
 
 
-@pytest.mark.parametrize('switches', [{}, dict(norm='rmsnorm', mlp='swiglu', pos='rotary', tie_weights=False, bias=False)], ids=str)
+LLAMA = dict(norm='rmsnorm', mlp='swiglu', pos='rotary', tie_weights=False, bias=False)
+
+
+@pytest.mark.parametrize('switches', [{}, LLAMA], ids=str)
 def test_every_parameter_is_in_one_group(switches):
     model = GPT(GPTConfig(**CONFIG, **switches))
     decay, no_decay = adamw(model, 1e-3, (0.9, 0.95), weight_decay=0.1).param_groups
@@ -69,8 +72,8 @@ def test_dropout_depends_on_the_rows_alone():
         model = GPT(GPTConfig(**CONFIG, dropout=0.5))
         runtime, optimizer = Runtime(torch.device('cpu'), torch.float32), adamw(model, 0.0, (0.9, 0.95), 0.0)
         x = np.arange(8)[None]
-        return [train_step(model, optimizer, runtime.grad_scaler(), [MicroBatch(x, x, 1.0, row, True)], runtime, 1.0, seed=7)[0].item()
-                for row in rows]
+        steps = [[MicroBatch(x, x, 1.0, row, True)] for row in rows]
+        return [train_step(model, optimizer, runtime.grad_scaler(), step, runtime, 1.0, seed=7)[0].item() for step in steps]
 
     a = losses([0, 1, 2])
     assert losses([2, 0, 1]) == [a[2], a[0], a[1]] and len(set(a)) == 3

@@ -54,6 +54,7 @@ parser.add_argument('--val_share', default=0.0005, type=float, help="of the docu
 args = parser.parse_args()
 
 documents = (('val' if is_held_out(text, args.val_share) else 'train', text) for text in read_texts(args.input))
-meta = write_dataset(args.out_dir, load_tokenizer(args.tokenizer), tqdm(documents, unit=' documents', disable=not sys.stderr.isatty()))
+documents = tqdm(documents, unit=' documents', disable=not sys.stderr.isatty())
+meta = write_dataset(args.out_dir, load_tokenizer(args.tokenizer), documents)
 for split, count in meta['splits'].items():
     print(f"{args.out_dir / split}.bin: {count['documents']:,} documents, {count['tokens']:,} tokens")
