@@ -13,7 +13,7 @@ setup: $(VENV)/installed  ## a virtual environment in .venv with everything inst
 
 # a stamp, so that what is installed is not installed again until a requirements file changes
 $(VENV)/installed: requirements.txt requirements-demo.txt requirements-dev.txt
-	@echo "== installing into $(VENV)"
+	@echo "== $$(date +%T) installing into $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
@@ -21,12 +21,12 @@ $(VENV)/installed: requirements.txt requirements-demo.txt requirements-dev.txt
 	@touch $@
 
 demo: setup  ## fine-tune a real pretrained model on the shipped songs and print fresh bars
-	@echo "== preparing the songs in data/lyrics/demo"
+	@echo "== $$(date +%T) preparing the songs in data/lyrics/demo"
 	@$(PY) data/lyrics/data_generator/preprocess.py --data_dir=data/lyrics/demo --save_dir=$(DEMO)
 	@$(PY) data/lyrics/prepare.py --input=$(DEMO)/data.json --tokenizer=smollm2 --out_dir=$(DEMO) --val_share=0.15
-	@echo "== fine-tuning SmolLM2 on them"
+	@echo "== $$(date +%T) fine-tuning SmolLM2 on them"
 	@$(PY) train.py config/finetune_lyrics_demo.py
-	@echo "== sampling: two continuations of demo.txt"
+	@echo "== $$(date +%T) sampling: two continuations of demo.txt"
 	@$(PY) sample.py --out_dir=out-lyrics-demo --start=FILE:demo.txt --num_samples=2 --max_new_tokens=200
 
 test: setup  ## run every test
