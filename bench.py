@@ -9,13 +9,14 @@ import os
 import statistics
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from model import GPT, GPTConfig, KVCache
-from nanorap.dataset import Batches, MicroBatch
+from nanorap import UserError
+from nanorap.dataset import Batches, MicroBatch, find_dataset
 from nanorap.generate import generate
 from nanorap.optim import adamw, train_step
 from nanorap.runtime import compile_or_eager, setup
@@ -24,7 +25,7 @@ from nanorap.runtime import compile_or_eager, setup
 repeats = 10  # timed steps, after two that are not
 real_data = False  # True: rows of --dataset. False: random tokens
 prompt_tokens = 32  # for sampling
-max_new_tokens = 64
+decode_tokens = 64
 # as in train.py, whose config files serve here too; a step is one micro-batch
 dataset: str
 batches: str
@@ -35,14 +36,14 @@ n_layer: int
 n_head: int
 n_embd: int
 bias: bool
-n_kv_head: int
-n_hidden: int
+n_kv_head: int | None
+n_hidden: int | None
 pos: str
 norm: str
 mlp: str
 qk_norm: bool
 tie_weights: bool
-logit_softcap: float
+logit_softcap: float | None
 rope_theta: float
 norm_eps: float
 dropout: float
@@ -54,10 +55,13 @@ grad_clip: float
 seed: int
 device: str
 dtype: str
-compile: bool
+compile: bool | None
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
 
+for key, least in dict(repeats=1, prompt_tokens=1, decode_tokens=2, batch_size=1).items():
+    if config[key] < least:
+        raise UserError(f"bench.py: {key}={config[key]} must be {least} or more")
 rt = setup(device, dtype)
 torch.manual_seed(seed)
 if init_from == 'scratch':
@@ -69,16 +73,14 @@ model.to(rt.device)
 vocab_size = model.config.vocab_size
 
 if real_data:
-    data = Batches(Path(__file__).resolve().parent / 'data' / dataset, 'train', model.config.block_size, batches, seed)
+    data = Batches(find_dataset(dataset), 'train', model.config.block_size, batches, seed)
     steps = [list(data.step(i * batch_size, batch_size, 1)) for i in range(repeats + 2)]
 else:
     tokens = np.random.default_rng(seed).integers(vocab_size, size=(repeats + 2, batch_size, model.config.block_size + 1))
     steps = [[MicroBatch(t[:, :-1], t[:, 1:], 1.0, i * batch_size, True)] for i, t in enumerate(tokens)]
 optimizer = adamw(model, learning_rate, (beta1, beta2), weight_decay)
 scaler, peak_flops = rt.grad_scaler(), rt.peak_flops()
-step_model = model
-if compile or compile is None and rt.device.type == 'cuda':
-    step_model = compile_or_eager(model, rt, *rt.to_device(steps[0][0].x, steps[0][0].y))
+step_model = compile_or_eager(model, compile, rt, steps[0][0].x, steps[0][0].y)
 n_params = sum(p.numel() for p in model.parameters())
 print(f"{n_params / 1e6:.2f}M parameters on {rt.device}, {str(rt.dtype).removeprefix('torch.')}, "
       f"{torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -92,14 +94,13 @@ def report(what, rates, *more):
 
 # 1) training steps
 rates = []
-for i, micro_batches in enumerate(steps):
+for micro_batches in tqdm(steps, desc='training steps', leave=False, disable=None):  # None: shown on a terminal only
     rt.synchronize()
     t0 = time.perf_counter()
     train_step(step_model, optimizer, scaler, micro_batches, rt, grad_clip, seed)
     rt.synchronize()
     n_targets = sum(int((batch.y != -1).sum()) for batch in micro_batches)
     rates.append(n_targets / (time.perf_counter() - t0))
-    print(f"\rtraining step {i + 1} of {len(steps)}", end='\r', flush=True)
 T = steps[0][0].x.shape[1]
 flops = statistics.median(rates[2:]) * model.flops_per_token(T)
 mfu = f"MFU {flops / peak_flops:.1%} of {peak_flops / 1e9:,.0f} GFLOP/s" if peak_flops else "MFU n/a"
@@ -111,15 +112,16 @@ del optimizer
 model.zero_grad(set_to_none=True)
 model.eval().to(rt.dtype)
 make_cache = partial(KVCache, model.config, device=rt.device, dtype=rt.dtype)
+prompt_tokens = min(prompt_tokens, model.config.block_size)
 prompt = np.random.default_rng(seed).integers(vocab_size, size=prompt_tokens).tolist()
 for num_samples in (1, 10):
     prefill, decode = [], []
     for i in range(max(3, repeats // 3)):
         times = [time.perf_counter()]
         # an end of text that never comes, so that every sample has its full length
-        for _ in generate(model, make_cache, prompt, num_samples, max_new_tokens, vocab_size, eot=-1, seed=i):
+        for _ in generate(model, make_cache, prompt, num_samples, decode_tokens, vocab_size, eot=-1, seed=i):
             times.append(time.perf_counter())
         prefill.append(prompt_tokens / (times[1] - times[0]))
-        decode.append(num_samples * (max_new_tokens - 1) / (times[-1] - times[1]))
+        decode.append(num_samples * (decode_tokens - 1) / (times[-1] - times[1]))
     report(f"sampling, prompt of {prompt_tokens}, batch {num_samples}", prefill[1:])
     report(f"sampling, decoding, batch {num_samples}", decode[1:])

@@ -17,14 +17,26 @@ plain assignments, may compute them and see the values so far, and may have help
 
 import ast
 import builtins
+import contextlib
 import difflib
 import os
 import sys
 import traceback
+import types
 import typing
 
 
 def _configure(scope, argv):
+    class Assignments(dict):
+        """A namespace that remembers what is assigned in it, in order."""
+
+        def __init__(self, values):
+            super().__init__(values)
+            self.assigned = {}
+
+        def __setitem__(self, key, value):
+            self.assigned[key] = super().__setitem__(key, value)
+
     script = os.path.abspath(scope['__file__'])
     name, root = os.path.basename(script), os.path.dirname(script)
 
@@ -37,7 +49,7 @@ def _configure(scope, argv):
             source = f.read()
         tree, lines, options, last = ast.parse(source), source.splitlines(), {}, 0
         for node in tree.body:
-            if isinstance(node, ast.Expr) and 'configurator.py' in ast.unparse(node):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and 'configurator.py' in ast.unparse(node):
                 break
             if isinstance(node, ast.Assign | ast.AnnAssign):
                 key = (node.target if isinstance(node, ast.AnnAssign) else node.targets[0]).id
@@ -50,6 +62,10 @@ def _configure(scope, argv):
 
     # 1) the script's options, and train.py's, which lends its defaults to those without a value
     (about, options), (_, lender) = read_options(script), read_options(os.path.join(root, 'train.py'))
+    lent = {}  # train.py's options, as far as this script could compute them, for a file to compute with
+    for key, (_, default, _, _) in lender.items():
+        with contextlib.suppress(NameError):
+            lent[key] = eval(default, scope)
     kinds = {}  # the types that each option allows
     for key, (annotation, default, comment, above) in options.items():
         if default is None:
@@ -76,7 +92,7 @@ def _configure(scope, argv):
             return text
         try:
             return ast.literal_eval({'true': 'True', 'false': 'False'}.get(text, text))
-        except (SyntaxError, ValueError):
+        except Exception:  # literal_eval() has several
             return text  # a str, which override() will refuse
 
     def check_known(key, where, known):
@@ -87,19 +103,17 @@ def _configure(scope, argv):
 
     def run_file(path):
         path = path if os.path.exists(path) else os.path.join(root, path)  # from any working directory
-        values = {key: scope[key] for key in options} | {'__file__': path}
+        values = Assignments(lent | {key: scope[key] for key in options})
         try:
             with open(path, encoding='utf-8') as f:
-                tree = ast.parse(f.read())
-            exec(builtins.compile(tree, path, 'exec'), values)  # builtins: train.py has an option 'compile'
+                exec(builtins.compile(f.read(), path, 'exec'), values)  # builtins: train.py has an option 'compile'
         except OSError as e:
             fail(f"can't read the config file {path}: {e.strerror}")
         except Exception as e:
             line = next((t.lineno for t in reversed(traceback.extract_tb(e.__traceback__)) if t.filename == path), None)
             fail(f"{path}, line {line or getattr(e, 'lineno', '?')}: {type(e).__name__}: {getattr(e, 'msg', e)}")
-        names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-        for key in dict.fromkeys(names):  # in order, once each
-            if not key.startswith('_'):
+        for key in values.assigned:
+            if not key.startswith('_') and not callable(values[key]) and not isinstance(values[key], types.ModuleType):
                 check_known(key, path, [*options, *lender])
                 if key in options:  # one file may serve several scripts: train.py's options are no mistake in it
                     override(key, values[key], path)

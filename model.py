@@ -18,6 +18,8 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
+from nanorap import UserError
+
 
 @dataclass
 class GPTConfig:
@@ -45,12 +47,17 @@ class GPTConfig:
         for field, choices in dict(pos=('learned', 'rotary', 'alibi'), norm=('layernorm', 'rmsnorm'),
                                    mlp=('gelu', 'swiglu', 'relu2')).items():
             if getattr(self, field) not in choices:
-                raise ValueError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(choices)}")
+                raise UserError(f"{field}={getattr(self, field)!r}: choose one of {', '.join(choices)}")
+        for field in ('n_layer', 'n_head', 'n_embd', 'block_size', 'vocab_size', 'n_kv_head', 'n_hidden'):
+            if getattr(self, field) < 1:
+                raise UserError(f"{field}={getattr(self, field)} must be 1 or more")
         for a, b in (('n_embd', 'n_head'), ('n_head', 'n_kv_head')):
             if getattr(self, a) % getattr(self, b):
-                raise ValueError(f"{a}={getattr(self, a)} must be a multiple of {b}={getattr(self, b)}")
+                raise UserError(f"{a}={getattr(self, a)} must be a multiple of {b}={getattr(self, b)}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout={self.dropout} must lie in [0, 1)")
         if self.pos == 'rotary' and self.n_embd // self.n_head % 2:
-            raise ValueError(f"rotary positions need an even n_embd / n_head, which is {self.n_embd // self.n_head}")
+            raise UserError(f"rotary positions need an even n_embd / n_head, which is {self.n_embd // self.n_head}")
 
 
 class KVCache:
@@ -245,7 +252,10 @@ class GPT(nn.Module):
         from nanorap import pretrained
 
         config, state_dict = pretrained.load(name)
-        return cls.from_state_dict(config | dict(dropout=dropout), state_dict)
+        try:
+            return cls.from_state_dict(config | dict(dropout=dropout), state_dict)
+        except (RuntimeError, TypeError) as e:
+            raise UserError(f"{name}: its config.json doesn't fit its weights ({' '.join(str(e).split())[:200]})") from None
 
     @classmethod
     def from_state_dict(cls, config, state_dict):
@@ -258,14 +268,15 @@ class GPT(nn.Module):
     def config_dict(self):
         return asdict(self.config)
 
-
     def flops_per_token(self, T):
         """Floating-point operations of one training step per token, forward and backward, with T tokens of context
         (PaLM, https://arxiv.org/abs/2204.02311, appendix B)."""
         c = self.config
         n = sum(p.numel() for p in self.parameters())
         if c.pos == 'learned':
-            n -= self.transformer.wpe.weight.numel()
+            n -= self.transformer.wpe.weight.numel()  # a look-up, like wte's, but wte may also be the head
+        if not c.tie_weights:
+            n -= self.transformer.wte.weight.numel()
         return 6 * n + 12 * c.n_layer * c.n_embd * T
 
 

@@ -38,6 +38,7 @@ exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator
 rt = setup(device, dtype)
 for bad, advice in [(num_samples < 1, "num_samples must be 1 or more"),
                     (max_new_tokens < 1, "max_new_tokens must be 1 or more"),
+                    (seed < 0, "seed must be 0 or more"),
                     (temperature < 0, "temperature must be 0 or more"),
                     (top_k is not None and top_k < 1, "top_k must be 1 or more, or None for all tokens"),
                     (not 0 < top_p <= 1, "top_p must lie above 0, and at most at 1")]:

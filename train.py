@@ -23,7 +23,7 @@ import torch
 from model import GPT, GPTConfig
 from nanorap import UserError
 from nanorap import checkpoint as ckpt
-from nanorap.dataset import Batches
+from nanorap.dataset import Batches, find_dataset
 from nanorap.optim import adamw, get_lr, train_step
 from nanorap.report import Log
 from nanorap.runtime import compile_or_eager, setup
@@ -97,12 +97,16 @@ def lap(what):
 
 
 # this process, its data
+for bad in [key for key in ('batch_size', 'block_size', 'gradient_accumulation_steps', 'eval_interval', 'eval_iters', 'log_interval')
+            if config[key] is not None and config[key] < 1]:
+    raise UserError(f"train.py: {bad}={config[bad]} must be 1 or more")
 rt = setup(device, dtype)
+if seed < 0:
+    raise UserError(f"train.py: seed={seed} must be 0 or more")
 if gradient_accumulation_steps % rt.world_size:
     raise UserError(f"gradient_accumulation_steps={gradient_accumulation_steps} counts the micro-batches of all processes: "
                     f"make it a multiple of their number, {rt.world_size}")
-data_dir = Path(__file__).resolve().parent / 'data' / dataset
-data_dir = data_dir if data_dir.is_dir() else Path(dataset)
+data_dir = find_dataset(dataset)
 train_data, val_data = (Batches(data_dir, split, block_size, batches, seed) for split in ('train', 'val'))
 meta = train_data.meta
 tokenizer = tokenizer_from_meta(meta, data_dir)
@@ -116,10 +120,7 @@ if init_from == 'scratch':
     # a multiple of 64 is faster on GPUs: 50257 becomes 50304
     vocab_size = meta['vocab_size'] if meta['vocab_size'] < 1024 else -(-meta['vocab_size'] // 64) * 64
     torch.manual_seed(seed)
-    try:
-        raw_model = GPT(GPTConfig(vocab_size=vocab_size, **model_options))
-    except ValueError as e:
-        raise UserError(f"train.py: {e}") from None
+    raw_model = GPT(GPTConfig(vocab_size=vocab_size, **model_options))
 elif init_from == 'resume':
     weights, optimizer_state, saved, state = ckpt.load_step(out_dir)
     if not same_tokenizer(saved['tokenizer'], meta):
@@ -129,7 +130,7 @@ elif init_from == 'resume':
     step, row, tokens = state['step'], state['row'], state['tokens']
     best_val_loss, first_val_loss = state['best_val_loss'], state['first_val_loss']
 else:
-    raw_model = GPT.from_pretrained(init_from, dropout=dropout)
+    raw_model = GPT.from_pretrained(init_from, dropout)
     if not same_tokenizer(load_tokenizer(init_from).meta(), meta):
         raise UserError(f"{data_dir} is prepared with the tokenizer '{meta['tokenizer']}', which is not that of {init_from}: "
                         f"prepare it again with --tokenizer={init_from}")
@@ -149,11 +150,11 @@ optimizer = adamw(raw_model, learning_rate, (beta1, beta2), weight_decay)
 scaler = rt.grad_scaler()
 if init_from == 'resume':
     ckpt.load_optimizer(raw_model, optimizer, optimizer_state)
-    scaler.load_state_dict(state['scaler'])
+    if state['scaler']:  # empty: the run needed none so far
+        scaler.load_state_dict(state['scaler'])
     del weights, optimizer_state
-compiled = raw_model  # evaluation goes past DDP, which would wait for the other processes
-if compile or compile is None and rt.device.type == 'cuda':
-    compiled = compile_or_eager(raw_model, rt, *rt.to_device(*train_data.draw([train_data.row(b) for b in range(batch_size)])))
+# evaluation uses the compiled model, training what wraps it: DDP would wait for the other processes
+compiled = compile_or_eager(raw_model, compile, rt, *train_data.draw([train_data.row(b) for b in range(batch_size)]))
 model = rt.wrap(compiled)
 
 log = Log(out_dir, step, max_iters, rt.is_main and not eval_only,
@@ -194,7 +195,8 @@ def save(val_loss):
         if is_best or always_save_checkpoint or step == max_iters:
             weights |= dict(optimizer=ckpt.optimizer_tensors(raw_model, optimizer))
             about |= dict(state=dict(step=step, row=row, tokens=tokens, best_val_loss=best_val_loss,
-                                     first_val_loss=first_val_loss, scaler=scaler.state_dict(), options=config))
+                                     first_val_loss=first_val_loss, scaler=scaler.state_dict(),
+                                     options=config))  # the options only as a record
             ckpt.save_step(out_dir, step, weights, about, tokenizer)
     rt.barrier()
 
@@ -223,6 +225,9 @@ while True:
         train_loss = f"train loss {sum(losses) / len(losses):.4f}, " if losses else ""
         log.say(f"step {step}: {train_loss}val loss {val_loss:.4f}")
         log.row(step, val_loss=val_loss)
+        if not math.isfinite(val_loss):
+            raise UserError(f"the validation loss is {val_loss} at step {step}: lower --learning_rate, or look at the data; "
+                            f"what was saved before in {out_dir} is as it was")
         first_val_loss = val_loss if first_val_loss is None else first_val_loss
         if step > 0:
             save(val_loss)

@@ -45,7 +45,10 @@ def model_folder(name):
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', 'merges.txt']))
+        folder = Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', 'merges.txt']))
+        if not list(folder.glob('*.safetensors')):  # an older model
+            snapshot_download(name, allow_patterns=['pytorch_model*.bin'])
+        return folder
     except Exception as e:  # offline, misspelt, private, disk full: the hub has dozens of errors for these
         raise UserError(
             f"can't get '{name}' from the Hugging Face hub ({type(e).__name__}). Three ways out: a machine with network "

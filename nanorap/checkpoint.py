@@ -26,7 +26,10 @@ def write_folder(folder, tensors, documents, tokenizer):
     folder = Path(folder)
     temporary, old = folder.with_name(f'.{folder.name}.tmp'), folder.with_name(f'.{folder.name}.old')
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
+        for left in folder.parent.glob('.*.tmp'):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        if old.exists() and not folder.exists():  # killed between the two renames below
+            old.rename(folder)
         temporary.mkdir(parents=True)
         for name, state_dict in tensors.items():
             save_file(state_dict, temporary / f'{name}.safetensors')

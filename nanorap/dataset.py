@@ -96,11 +96,18 @@ def read_meta(data_dir):
             if size != count['tokens'] * np.dtype(meta['dtype']).itemsize:
                 raise UserError(f"{data_dir / split}.bin has {size:,} bytes, not the {count['tokens']:,} tokens that "
                                 f"meta.json names: {prepare} again")
-    except FileNotFoundError as e:
+        meta['tokenizer'], meta['vocab_size'], meta['eot']  # a KeyError where one is missing
+    except OSError as e:
         raise UserError(f"no prepared data: {e.filename} is missing; {prepare} first") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{data_dir / 'meta.json'} is damaged ({e!r}): {prepare} again") from None
     return meta
+
+
+def find_dataset(name):
+    """The data folder that --dataset names: one below the repository's data/, or any path."""
+    below = Path(__file__).resolve().parents[1] / 'data' / name
+    return below if below.is_dir() else Path(name)
 
 
 class MicroBatch(NamedTuple):
@@ -144,7 +151,7 @@ class Batches:
     def _tokens(self):
         # a new memmap each time: one that lives on keeps every page that it ever touched in memory,
         # https://stackoverflow.com/questions/45132940/numpy-memmap-memory-usage-want-to-iterate-once/61472122#61472122
-        return np.memmap(self.path, dtype=self.meta['dtype'], mode='r')
+        return np.memmap(self.path, dtype=np.dtype(self.meta['dtype']).newbyteorder('<'), mode='r')
 
     def _document_ends(self):
         """Where each document ends: one behind its end-of-text id."""

@@ -17,7 +17,8 @@ def sample_next(logits, u, temperature=1.0, top_k=None, top_p=1.0):
     """
     if temperature == 0:
         return logits.argmax(-1)
-    logits, ids = logits.float() / temperature, None
+    logits, ids = logits.float(), None
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # at most 0: the smallest temperature can't overflow
     if top_k is not None:
         logits, ids = logits.topk(min(top_k, logits.size(-1)), sorted=True)
     elif top_p < 1:
@@ -43,8 +44,9 @@ def generate(model, make_cache, prompt, num_samples, max_new_tokens, vocab_size,
     """
     block_size, device = model.config.block_size, next(model.parameters()).device
     max_len = min(block_size, len(prompt) + max_new_tokens)
-    u = np.stack([np.random.default_rng((seed, i)).random(max_new_tokens) for i in range(num_samples)], axis=1)
-    u = torch.from_numpy(u.astype(np.float32)).to(device)  # (max_new_tokens, num_samples)
+    rngs = [np.random.default_rng((seed, i)) for i in range(num_samples)]
+    u = np.stack([rng.random(max_new_tokens, dtype=np.float32) for rng in rngs], axis=1)
+    u = torch.from_numpy(u).to(device)  # (max_new_tokens, num_samples)
     idx = torch.empty(num_samples, len(prompt) + max_new_tokens, dtype=torch.long, device=device)
     idx[:, : len(prompt)] = torch.tensor(prompt, device=device)
     ended = torch.zeros(num_samples, dtype=torch.bool, device=device)

@@ -4,9 +4,14 @@ import math
 
 import torch
 
+from nanorap import UserError
+
 
 def adamw(model, learning_rate, betas, weight_decay):
     """AdamW (https://arxiv.org/abs/1711.05101) that decays matrices and embeddings, but no norm's weight and no bias."""
+    if learning_rate < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
+        raise UserError(f"learning_rate={learning_rate} and weight_decay={weight_decay} must be 0 or more, and beta1 and "
+                        f"beta2, {betas}, lie in [0, 1)")
     params = [p for p in model.parameters() if p.requires_grad]
     decay, no_decay = [p for p in params if p.dim() >= 2], [p for p in params if p.dim() < 2]
     groups = [dict(params=decay, weight_decay=weight_decay), dict(params=no_decay, weight_decay=0.0)]

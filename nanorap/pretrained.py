@@ -74,22 +74,25 @@ def load(name):
     theirs = read_json(folder / 'config.json')
     if 'model' in theirs:  # a checkpoint of ours
         return theirs['model'], _read_weights(folder)
-    config, keys = _config_from_transformers(theirs, folder)
+    try:
+        config, keys = _config_from_transformers(theirs, folder)
+    except KeyError as e:
+        raise UserError(f"{folder}/config.json lacks {e}: download the folder again") from None
     return config, _from_transformers(keys, _read_weights(folder), config, folder)
 
 
 def _config_from_transformers(theirs, folder):
     """GPTConfig fields and key table for a transformers config (a dict); UserError where model.py would differ."""
 
-    def refuse(key, value):
-        raise UserError(f"{folder}: {key}={value!r} is not supported; models of the GPT-2 and Llama families are")
+    def unsupported(key, value):
+        return UserError(f"{folder}: {key}={value!r} is not supported; models of the GPT-2 and Llama families are")
 
     kind, tied = theirs.get('model_type'), theirs.get('tie_word_embeddings', theirs.get('model_type') == 'gpt2')
     if kind == 'gpt2':
         for key, good in dict(activation_function='gelu_new', scale_attn_weights=True, add_cross_attention=False,
                               scale_attn_by_inverse_layer_idx=False).items():
             if theirs.get(key, good) != good:
-                refuse(key, theirs[key])
+                raise unsupported(key, theirs[key])
         return dict(
             n_layer=theirs['n_layer'], n_head=theirs['n_head'], n_kv_head=theirs['n_head'], n_embd=theirs['n_embd'],
             n_hidden=theirs.get('n_inner') or 4 * theirs['n_embd'], block_size=theirs['n_positions'],
@@ -107,7 +110,7 @@ def _config_from_transformers(theirs, folder):
              * theirs['num_attention_heads'], theirs['hidden_size']),
         ]:
             if value != good:
-                refuse(key, value)
+                raise unsupported(key, value)
         return dict(
             n_layer=theirs['num_hidden_layers'], n_head=theirs['num_attention_heads'],
             n_kv_head=theirs.get('num_key_value_heads') or theirs['num_attention_heads'], n_embd=theirs['hidden_size'],
@@ -116,7 +119,7 @@ def _config_from_transformers(theirs, folder):
             norm_eps=theirs.get('rms_norm_eps', 1e-6), tie_weights=tied,
             rope_theta=rope.get('rope_theta', theirs.get('rope_theta', 10000.0)),
         ), LLAMA_KEYS
-    raise refuse('model_type', kind)
+    raise unsupported('model_type', kind)
 
 
 def _rows(keys, config):
@@ -142,7 +145,10 @@ def _from_transformers(keys, theirs, config, folder):
 
 
 def to_transformers(config, state_dict):
-    """A state dict of model.py's (config: GPTConfig fields) under transformers' names: what load() would read."""
+    """A state dict of model.py's (config: GPTConfig fields) under transformers' names: what load() would read.
+
+    Only for what the two families have: GPT-2 with biases, Llama without.
+    """
     if config['mlp'] == 'swiglu':
         head_dim = config['n_embd'] // config['n_head']
         rows = {'c_attn': [config['n_embd']] + [config['n_kv_head'] * head_dim] * 2, 'c_fc': [config['n_hidden']] * 2}

@@ -80,8 +80,8 @@ def start_wandb(project, name, config):
         import wandb
     except ImportError:
         raise UserError("--wandb_log needs the package: pip install wandb") from None
-    if os.environ.get('WANDB_MODE') != 'offline' and not (sys.stdin.isatty() or os.environ.get('WANDB_API_KEY')
-                                                         or (Path.home() / '.netrc').exists()):
+    can_log_in = sys.stdin.isatty() or 'WANDB_API_KEY' in os.environ or (Path.home() / '.netrc').exists()
+    if not can_log_in and os.environ.get('WANDB_MODE') not in ('offline', 'disabled'):
         raise UserError("wandb would ask for a login, but there is no terminal: run `wandb login` first, or set "
                         "WANDB_MODE=offline to keep the log on disk")
     return wandb.init(project=project, name=name, config=config)

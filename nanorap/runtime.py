@@ -4,6 +4,7 @@ model as it is, sum() the numbers, and nothing of torch.distributed is touched.
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -19,7 +20,8 @@ from nanorap import UserError
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 # dense peak with fp32 accumulation in FLOP/s for (float16 and bfloat16, float32 as TF32 or plain), by the makers' data sheets
 GPU_PEAKS = {
-    'H200': (989e12, 494e12), 'H100 PCIe': (756e12, 378e12), 'H100': (989e12, 494e12), 'A100': (312e12, 156e12),
+    'H200': (989e12, 494e12), 'H100 PCIe': (756e12, 378e12), 'H100 NVL': (835e12, 417e12), 'H100': (989e12, 494e12),
+    'A100': (312e12, 156e12),
     'A10G': (70e12, 35e12), 'L40S': (362e12, 183e12), 'L4': (121e12, 60e12), 'V100': (125e12, 15.7e12),
     'T4': (65e12, 8.1e12), 'RTX 4090': (165e12, 82.6e12), 'RTX 3090': (71e12, 35.6e12),
 }
@@ -58,7 +60,7 @@ class Runtime:
         tensors = [torch.from_numpy(a) for a in arrays]
         if self.device.type == 'cuda':
             tensors = [t.pin_memory() for t in tensors]
-        return [t.to(self.device, non_blocking=True) for t in tensors]
+        return [t.to(self.device, non_blocking=self.device.type == 'cuda') for t in tensors]
 
     def sum(self, *numbers):
         """The numbers, each summed over all processes."""
@@ -94,10 +96,12 @@ class Runtime:
         None where unknown."""
         if self.device.type == 'cuda':
             gpu = torch.cuda.get_device_name(self.device)
-            return next((peaks[self.dtype == torch.float32] for name, peaks in GPU_PEAKS.items() if name in gpu), None)
+            known = [peaks for name, peaks in GPU_PEAKS.items() if re.search(rf'\b{name}\b', gpu)]
+            return known[0][self.dtype == torch.float32] if known else None
         if self.device.type != 'cpu':
             return None
-        n, seconds = 2048, []
+        # half precision is emulated on most CPUs, 30 times slower: a small matmul tells it, too
+        n, seconds = 2048 if self.dtype == torch.float32 else 256, []
         a = torch.randn(n, n, dtype=self.dtype)
         for _ in range(4):
             t0 = time.perf_counter()
@@ -121,15 +125,19 @@ def setup(device='auto', dtype='auto'):
         device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     try:
         dev = torch.device(device)
+        known = dev.type in ('cuda', 'mps', 'cpu')
     except RuntimeError:
-        raise UserError(f"--device={device}: choose auto, cuda, cuda:N, mps or cpu") from None
+        known = False
+    if not known:
+        raise UserError(f"--device={device}: choose auto, cuda, cuda:N, mps or cpu")
     if dev.type == 'cuda' and not torch.cuda.is_available() or dev.type == 'mps' and not torch.backends.mps.is_available():
         raise UserError(f"--device={device}, but this PyTorch ({torch.__version__}) finds none here: try --device=cpu")
     if dtype != 'auto' and dtype not in DTYPES:
         raise UserError(f"--dtype={dtype}: choose auto, {', '.join(DTYPES)}")
 
-    rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in
-                                    (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
+    rank, local_rank, world_size = 0, 0, 1
+    if 'RANK' in os.environ:  # torchrun sets all three
+        rank, local_rank, world_size = (int(os.environ[key]) for key in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'))
     if dev.type == 'mps' and world_size > 1:
         raise UserError("several processes need --device=cuda or --device=cpu: MPS runs one")
     if dev.type == 'cuda':
@@ -148,16 +156,24 @@ def setup(device='auto', dtype='auto'):
     return Runtime(dev, DTYPES[dtype], rank, world_size)
 
 
-def compile_or_eager(model, runtime, x, y):
-    """torch.compile(model), proved by a trial step on x and y; where that fails, the model as it is, with one warning."""
+def compile_or_eager(model, compile, runtime, x, y):
+    """torch.compile(model), proved by a trial step on x and y; where that fails, the model as it is, with one warning.
+
+    compile: True, False, or None: on CUDA only, since on a CPU it was measured to gain nothing in training.
+    """
+    if not (runtime.device.type == 'cuda' if compile is None else compile):
+        return model
     compiled = torch.compile(model)
     try:
         with runtime.autocast():
-            compiled(x, y).backward()
-        model.zero_grad(set_to_none=True)
+            compiled(*runtime.to_device(x, y)).backward()
         return compiled
+    except torch.OutOfMemoryError:
+        raise
     except Exception as e:  # no C++ compiler, no Triton, an unsupported platform: the compiler has its own errors for each
-        model.zero_grad(set_to_none=True)
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else ''
-        print(f"warning: torch.compile failed here, going on without it ({type(e).__name__}: {reason[:150]})", file=sys.stderr)
+        if runtime.is_main:
+            reason = (str(e).strip().splitlines() or [''])[0][:150]
+            print(f"warning: torch.compile failed here, going on without it ({type(e).__name__}: {reason})", file=sys.stderr)
         return model
+    finally:
+        model.zero_grad(set_to_none=True)

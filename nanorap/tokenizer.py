@@ -101,14 +101,17 @@ class ModelTokenizer:
     def __init__(self, tokenizer, name, eot):
         self.tok = tokenizer
         self.tok.encode_special_tokens = True  # "<|im_end|>" inside a song is text
+        self.tok.no_truncation()  # some models' files ask for it, which would cut songs
+        self.tok.no_padding()
         self.name = name
         self.eot = eot
         self.vocab_size = tokenizer.get_vocab_size()
 
     def encode(self, text):
-        return self.tok.encode(text, add_special_tokens=False).ids
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts):
+        texts = [text.encode('utf-8', 'replace').decode() for text in texts]  # the library refuses lone surrogates
         return [e.ids for e in self.tok.encode_batch(texts, add_special_tokens=False)]
 
     def decode(self, ids):
@@ -145,9 +148,7 @@ def load_tokenizer(name):
     if 'tokenizer' in config:  # a checkpoint of ours
         return tokenizer_from_meta(config['tokenizer'], folder)
     if (folder / 'tokenizer.json').exists():
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(folder / 'tokenizer.json'))
+        tokenizer = _read_tokenizer(folder / 'tokenizer.json')
     elif (folder / 'merges.txt').exists() and (folder / 'vocab.json').exists():
         from tokenizers import models
 
@@ -168,16 +169,23 @@ def load_tokenizer(name):
 
 def tokenizer_from_meta(meta, folder):
     """The tokenizer that wrote meta, which stands in a meta.json or in a checkpoint's config.json, of `folder`."""
-    if meta['tokenizer'] == 'gpt2':
-        return GPT2Tokenizer()
-    if meta['tokenizer'] == 'char':
+    if 'chars' in meta:
         return CharTokenizer(meta['chars'])
-    from tokenizers import Tokenizer
-
     path = Path(folder) / 'tokenizer.json'
     if not path.exists():
+        if meta['tokenizer'] == 'gpt2':
+            return GPT2Tokenizer()
         raise UserError(f"{path} is missing: copy it from the model '{meta['tokenizer']}', or prepare the data again")
-    return ModelTokenizer(Tokenizer.from_file(str(path)), meta['tokenizer'], meta['eot'])
+    return ModelTokenizer(_read_tokenizer(path), meta['tokenizer'], meta['eot'])
+
+
+def _read_tokenizer(path):
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as e:  # the library raises bare Exceptions
+        raise UserError(f"{path} is damaged or half-written ({str(e)[:100]}): take it from its source again") from None
 
 
 def _smollm2_tokenizer():

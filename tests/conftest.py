@@ -26,7 +26,9 @@ def run(*args, cwd=ROOT, ok=True, **env):
         assert result.returncode == 0, result.stderr
     else:
         assert result.returncode not in (0, 2), result.stdout
-        result.message = result.stderr.strip().splitlines()[-1]
+        lines = [line for line in result.stderr.splitlines() if line.strip() and 'warning' not in line.lower()]
+        assert len(lines) == 1, result.stderr
+        result.message = lines[0]
     return result
 
 

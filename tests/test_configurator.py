@@ -79,7 +79,8 @@ def test_flags(script, flag, key, value):
     ('--top_k=1.5', ['expects int or None']), ('--learning_rate=fast', ['expects float', "'fast'"]),
     ('--decay=1', ['expects bool']), ('--artists=a', ['expects list']),
     ('--batchsize=3', ["no option 'batchsize'", "did you mean 'batch_size'"]), ('--batch_size', ['--batch_size=12']),
-    ('--zzz=3', ["no option 'zzz'", '--help']), ('batch_size=3', ['neither']), ('-b', ['neither']),
+    ('--zzz=3', ["no option 'zzz'", '--help']),
+    ('--batch_size={[]:1}', ['expects int']), ('batch_size=3', ['neither']), ('-b', ['neither']),
     ('nowhere.py', ['nowhere.py', 'No such file']), ('--=3', ["no option ''"]),
 ])
 def test_a_mistake_gets_one_line(script, flag, words):
@@ -113,6 +114,23 @@ def test_one_file_serves_several_scripts(script):
     assert script(name='other.py')['batch_size'] == 12  # train.py's default
     assert 'no option' in script('--learning_rate=1e-3', name='other.py')
     assert 'no option' in script('c.py', name='other.py', files={'c.py': 'larning_rate = 1e-3'})
+
+
+def test_a_file_may_compute(script):
+    """With train.py's options in another script, with helpers, with comprehensions; what it only reads stays as it is."""
+    text = """import math
+_parts = [3, 4]
+def helper(x):
+    total = x * 2
+    return total
+batch_size = sum(part for part in _parts) + helper(0)
+learning_rate = learning_rate / 10
+for _i in range(2):
+    batch_size = batch_size + 1
+"""
+    config = script('c.py', files={'c.py': text})
+    assert config['batch_size'] == 9 and config['learning_rate'] == 6e-4 / 10
+    assert script('c.py', name='other.py', files={'c.py': text}) == dict(steps=3, batch_size=9, out_dir='out')
 
 
 def test_help_has_defaults_and_comments(script):

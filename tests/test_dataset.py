@@ -212,10 +212,12 @@ def test_other_prepare_scripts(tmp_path):
 @pytest.mark.parametrize('args, words', [
     (['data/lyrics/prepare.py', '--input=nowhere.json'], 'nowhere.json is missing'),
     (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}'], 'not a song'),
+    (['data/lyrics/prepare.py', '--input=.'], "can't read"),
+    (['data/lyrics/prepare.py', '--input=.', '--tokenizer=char'], "can't read"),
     (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}', '--tokenizer=nothing/here'], "can't get 'nothing/here'"),
     (['data/shakespeare_char/prepare.py', '--input=nowhere.txt'], "can't read nowhere.txt"),
     (['data/shakespeare/prepare.py', '--input=http://127.0.0.1:9/x'], 'give a text file'),
-    (['data/openwebtext/prepare.py', '--input=nowhere.jsonl'], "can't read nowhere.jsonl"),
+    (['data/openwebtext/prepare.py', '--input=nowhere.jsonl'], "can't read 'nowhere.jsonl'"),
     (['data/openwebtext/prepare.py', '--input=nobody/nothing'], 'network access'),
 ])
 def test_mistakes_get_one_line(args, words, tmp_path):

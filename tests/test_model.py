@@ -208,10 +208,11 @@ def test_flops_by_hand():
     matrices = 101 * 48 + 2 * (48 * 144 + 48 * 48 + 2 * 48 * 192)
     norms = 5 * 48
     assert model.flops_per_token(T=10) == 6 * (matrices + norms) + 12 * 2 * 48 * 10
+    assert GPT(TINY(bias=False, tie_weights=False)).flops_per_token(T=10) == model.flops_per_token(T=10)  # a look-up is free
 
 
 @pytest.mark.parametrize('wrong', [dict(pos='sinus'), dict(norm='batch'), dict(mlp='relu'), dict(n_head=5), dict(n_kv_head=4),
-                                   dict(n_head=16, pos='rotary')])
+                                   dict(n_head=16, pos='rotary'), dict(n_layer=0), dict(dropout=1.5)])
 def test_a_config_that_cannot_be_is_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(UserError, match=next(iter(wrong))):
         TINY(**wrong)

@@ -106,6 +106,9 @@ def test_sampler_at_its_ends():
     for u, wanted in ((0.0, 1), (0.499, 1), (0.501, 3), (1 - 2**-24, 3)):
         assert sample_next(logits, torch.tensor([u])).item() == wanted
         assert sample_next(logits, torch.tensor([u]), top_p=0.999).item() in (1, 3)
+    logits = torch.randn(4, 1000, generator=torch.manual_seed(0))
+    for top_k in (None, 200):  # the smallest temperature is greedy, and no overflow
+        assert sample_next(logits, torch.full((4,), 0.5), temperature=1e-38, top_k=top_k).tolist() == logits.argmax(-1).tolist()
 
 
 def texts(result):
@@ -126,9 +129,13 @@ def test_sample_script(trained, tmp_path):
     run('sample.py', *flags, '--start=[Verse 1]\nYo, ', f'--output={tmp_path / "o.txt"}')
     assert (tmp_path / 'o.txt').read_text() == '\n---------------\n'.join(found) + '\n'
     # nothing to begin with; and more than the model can see
-    assert len(texts(run('sample.py', *flags))) == 3
-    long = run('sample.py', *flags, '--start=' + 'la ' * 50)
-    assert 'the model sees the last 64' in long.stderr and all(text.startswith('la ' * 50) for text in texts(long))
+    assert len({*texts(run('sample.py', *flags))}) == 3
+    tail, added = 'yo ' * 22, []  # 66 characters
+    for head in ('la ' * 50, 'do ' * 40):
+        long = run('sample.py', *flags, f'--start={head}{tail}')
+        assert 'the model sees the last 64' in long.stderr and all(text.startswith(head + tail) for text in texts(long))
+        added.append([text.removeprefix(head + tail) for text in texts(long)])
+    assert added[0] == added[1]  # what lies before makes no difference
 
 
 def test_one_sample_streams_to_a_terminal(trained):

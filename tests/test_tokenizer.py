@@ -124,6 +124,27 @@ def test_a_gpt2_folder_without_tokenizer_files(tmp_path):
         load_tokenizer(str(tmp_path))
 
 
+def test_a_folder_may_have_any_name_and_settings(tmp_path):
+    """Truncation and padding in a tokenizer.json would cut songs; a folder called gpt2 has its own vocabulary."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE({ch: i for i, ch in enumerate('abc')} | {'<|endoftext|>': 3}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding()
+    for name in ('gpt2', 'char'):
+        (tmp_path / name).mkdir()
+        tokenizer.save(str(tmp_path / name / 'tokenizer.json'))
+        ours = load_tokenizer(str(tmp_path / name))
+        assert ours.encode_batch(['abcabc', 'a']) == [[0, 1, 2, 0, 1, 2], [0]] and ours.eot == 3
+        assert tokenizer_from_meta(ours.meta(), tmp_path / name).encode('cab') == [2, 0, 1]
+
+
+def test_lone_surrogates_do_no_harm():
+    for tokenizer in (GPT2, SMOLLM2):
+        assert len(tokenizer.encode('a\ud800b')) >= 3
+
+
 def test_an_unknown_name_names_the_ways_out():
     with pytest.raises(UserError, match='network.*transformers format.*smollm2'):
         load_tokenizer('nobody/nothing')

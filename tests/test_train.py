@@ -122,6 +122,22 @@ def test_compile_falls_back(char_data, tmp_path):
     assert losses(tmp_path / 'a') == losses(tmp_path / 'b')
 
 
+def test_best_is_the_lowest(char_data, tmp_path):
+    """A learning rate that breaks a good model: best/ stays, and a NaN is never saved."""
+    flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=5', '--decay_lr=False']
+    run('train.py', *flags, '--max_iters=15')
+    val = {int(row['step']): row['val_loss'] for row in rows(tmp_path) if 'val_loss' in row}
+    run('train.py', *flags, '--max_iters=30', '--init_from=resume', '--learning_rate=1.0', '--always_save_checkpoint=False')
+    later = {int(row['step']): row['val_loss'] for row in rows(tmp_path) if 'val_loss' in row}
+    assert later[20] > val[15] and json.loads((tmp_path / 'best/config.json').read_text())['step'] == min(val, key=val.get)
+    assert (tmp_path / 'step-00000030').exists() and not (tmp_path / 'step-00000025').exists()  # the end, but no worse one
+    before = sorted(path.name for path in tmp_path.iterdir())
+    result = run('train.py', *flags, '--max_iters=40', '--init_from=resume', '--learning_rate=1e30', '--grad_clip=0.0',
+                 '--log_interval=100', ok=False)
+    assert 'the validation loss is' in result.message
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 def test_wandb_offline(char_data, tmp_path):
     flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--max_iters=2', '--wandb_log']
     run('train.py', *flags, cwd=tmp_path)
@@ -148,6 +164,10 @@ def test_mistakes_get_one_line(char_data, trained, tmp_path):
     assert 'documents or stream' in message('--batches=rows')
     (tmp_path / 'file').write_text('')
     assert "can't write" in message(f'--out_dir={tmp_path / "file" / "out"}')
+    for flag in ('eval_iters', 'eval_interval', 'log_interval', 'block_size', 'batch_size', 'gradient_accumulation_steps',
+                 'n_head'):
+        assert f'{flag}=0 must be 1 or more' in message(f'--{flag}=0')
+    assert '[0, 1)' in message('--beta2=1.0') and 'must be 0 or more' in message('--seed=-1')
     assert 'the loss is' in message('--learning_rate=1e30', '--grad_clip=0.0', '--max_iters=9', '--weight_decay=1e30')
     out, _ = trained
     shutil.copytree(out, tmp_path / 'half')

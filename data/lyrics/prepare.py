@@ -28,16 +28,19 @@ def read_songs(path):
     if not path.exists():
         raise UserError(f"{path} is missing: make it with data_generator/crawl.py and data_generator/preprocess.py, or give "
                         "--input=FILE. `make demo` shows the way with the songs in data/lyrics/demo")
-    with open(path, encoding='utf-8') as f:
-        for number, line in enumerate(f, 1):
-            line = line.strip().rstrip(',')
-            if line not in ('', '[', ']'):
-                try:
-                    song = json.loads(line)
-                    yield song['text'], song.get('group') or song['text']
-                except (ValueError, KeyError, TypeError) as e:
-                    raise UserError(f"{path}, line {number}: not a song ({e!r}). Each line between [ and ] holds one: "
-                                    '{"text": …, "group": …}, as preprocess.py writes it') from None
+    try:
+        with open(path, encoding='utf-8') as f:
+            for number, line in enumerate(f, 1):
+                line = line.strip().rstrip(',')
+                if line not in ('', '[', ']'):
+                    try:
+                        song = json.loads(line)
+                        yield song['text'] + '', (song.get('group') or song['text']) + ''  # a TypeError where it's no string
+                    except (ValueError, KeyError, TypeError, AttributeError) as e:
+                        raise UserError(f"{path}, line {number}: not a song ({e!r}). Each line between [ and ] holds one: "
+                                        '{"text": "…", "group": "…"}, as preprocess.py writes it') from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"can't read {path} ({getattr(e, 'strerror', None) or e}): give a file in UTF-8") from None
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

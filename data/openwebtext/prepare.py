@@ -24,26 +24,23 @@ from nanorap.tokenizer import load_tokenizer
 
 def read_texts(source):
     """The documents of a JSON-lines file, or of a dataset on the hub, one by one."""
-    if source.endswith('.jsonl'):
-        try:
+    try:
+        if source.endswith('.jsonl'):
             with open(source, encoding='utf-8') as f:
                 for number, line in enumerate(f, 1):
                     try:
-                        yield json.loads(line)['text']
+                        yield json.loads(line)['text'] + ''
                     except (ValueError, KeyError, TypeError) as e:
-                        raise UserError(f'{source}, line {number}: expected {{"text": …}} ({e!r})') from None
-        except OSError as e:
-            raise UserError(f"can't read {source}: {e.strerror}") from None
-        return
-    from datasets import load_dataset
+                        raise UserError(f'{source}, line {number}: expected {{"text": "…"}} ({e!r})') from None
+        else:
+            from datasets import load_dataset
 
-    try:
-        dataset = load_dataset(source, split='train', streaming=True)
-    except Exception as e:  # offline, misspelt, gated: datasets has an error for each
-        raise UserError(f"can't get '{source}' from the Hugging Face hub ({type(e).__name__}): this needs network access; or "
-                        "give --input=FILE.jsonl with one {\"text\": …} a line") from None
-    for document in dataset:
-        yield document['text']
+            for document in load_dataset(source, split='train', streaming=True):
+                yield document['text']
+    except Exception as e:  # for the hub there are dozens: offline, misspelt, gated, a dataset that is a script
+        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
+        raise UserError(f"can't read '{source}' ({reason}). The hub's datasets need network access; any copy of the dataset "
+                        "there will do, or --input=FILE.jsonl") from None
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
