@@ -82,7 +82,7 @@ min_lr = 6e-5  # should be about learning_rate / 10, as in Chinchilla
 seed = 1337
 device = 'auto'  # auto, cuda, cuda:N, mps, cpu
 dtype = 'auto'  # auto (bfloat16 on GPUs that have it, float32 on CPUs), float32, bfloat16, float16 (with a gradient scaler)
-compile: bool | None = None  # torch.compile. None: on CUDA (on a CPU it was measured slower)
+compile: bool | None = None  # torch.compile. None: on CUDA only; a run on a CPU is seldom long enough to earn it back
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
 
@@ -97,12 +97,11 @@ def lap(what):
 
 
 # this process, its data
-for bad in [key for key in ('batch_size', 'block_size', 'gradient_accumulation_steps', 'eval_interval', 'eval_iters', 'log_interval')
-            if config[key] is not None and config[key] < 1]:
-    raise UserError(f"train.py: {bad}={config[bad]} must be 1 or more")
+for key, least in dict(batch_size=1, block_size=1, gradient_accumulation_steps=1, eval_interval=1, eval_iters=1,
+                       log_interval=1, seed=0).items():
+    if config[key] is not None and config[key] < least:
+        raise UserError(f"train.py: {key}={config[key]} must be {least} or more")
 rt = setup(device, dtype)
-if seed < 0:
-    raise UserError(f"train.py: seed={seed} must be 0 or more")
 if gradient_accumulation_steps % rt.world_size:
     raise UserError(f"gradient_accumulation_steps={gradient_accumulation_steps} counts the micro-batches of all processes: "
                     f"make it a multiple of their number, {rt.world_size}")

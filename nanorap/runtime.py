@@ -159,7 +159,7 @@ def setup(device='auto', dtype='auto'):
 def compile_or_eager(model, compile, runtime, x, y):
     """torch.compile(model), proved by a trial step on x and y; where that fails, the model as it is, with one warning.
 
-    compile: True, False, or None: on CUDA only, since on a CPU it was measured to gain nothing in training.
+    compile: True, False, or None: on CUDA only.
     """
     if not (runtime.device.type == 'cuda' if compile is None else compile):
         return model
