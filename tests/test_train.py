@@ -113,6 +113,16 @@ def test_every_switch_trains(char_data, tmp_path):
     assert 'bfloat16' in result.stdout and {row['lr'] for row in rows(tmp_path) if 'lr' in row} == {1e-2}
 
 
+def test_a_resume_may_change_the_dtype(char_data, tmp_path):
+    """float16 brings a gradient scaler, of which the float32 run left no state."""
+    flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=2']
+    run('train.py', *flags, '--max_iters=2')
+    run('train.py', *flags, '--max_iters=4', '--init_from=resume', '--dtype=float16')
+    assert json.loads((tmp_path / 'step-00000004/state.json').read_text())['scaler']['scale'] > 0
+    run('train.py', *flags, '--max_iters=6', '--init_from=resume', '--dtype=float16')
+    assert sorted(losses(tmp_path)) == list(range(1, 7))
+
+
 def test_compile_falls_back(char_data, tmp_path):
     """No compiler: one warning, and the same training. PATH hides the machine's own."""
     flags = [*TINY, f'--dataset={char_data}', '--max_iters=2']

@@ -1,5 +1,6 @@
 """
-OpenWebText, 8 million documents, 9 billion GPT-2 tokens: train.bin (18 GB), val.bin and meta.json beside this script.
+OpenWebText, 8 million documents, 9 billion GPT-2 tokens (figures of nanoGPT's README; untried here): train.bin, val.bin and
+meta.json beside this script.
 
 $ python data/openwebtext/prepare.py
 $ python data/openwebtext/prepare.py --input=FILE.jsonl     # the same or other documents, one {"text": …} a line
