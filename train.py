@@ -5,8 +5,9 @@ One process, on the GPU if there is one:
 $ python train.py config/finetune_lyrics.py
 $ python train.py config/train_shakespeare_char.py --batch_size=32 --compile=False
 
-All GPUs of a machine, here 8, with DDP:
+All GPUs of a machine, here 8, with DDP; with FSDP2, where the model with its gradients and AdamW's state is too large for one:
 $ torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py
+$ torchrun --standalone --nproc_per_node=8 train.py config/finetune_lyrics.py --init_from=gpt2-xl --parallel=fsdp
 
 Two processes on a CPU, to try what would run on two GPUs:
 $ torchrun --standalone --nproc_per_node=2 train.py config/finetune_lyrics_demo.py --device=cpu
@@ -14,6 +15,7 @@ $ torchrun --standalone --nproc_per_node=2 train.py config/finetune_lyrics_demo.
 
 import math
 import os
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,7 +28,7 @@ from nanorap import checkpoint as ckpt
 from nanorap.dataset import Batches, find_dataset
 from nanorap.optim import adamw, get_lr, train_step
 from nanorap.report import Log
-from nanorap.runtime import compile_or_eager, setup
+from nanorap.runtime import Signals, compile_or_eager, setup
 from nanorap.tokenizer import load_tokenizer, same_tokenizer, tokenizer_from_meta
 
 # -----------------------------------------------------------------------------
@@ -34,11 +36,12 @@ from nanorap.tokenizer import load_tokenizer, same_tokenizer, tokenizer_from_met
 # files
 out_dir = 'out'  # where checkpoints and log.csv go
 init_from = 'scratch'  # scratch, resume, gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a model's folder, out_dir or hub name
-always_save_checkpoint = True  # False: save only where the validation loss is a new best, and at the end
+always_save_checkpoint = True  # False: save only where the validation loss is a new best, at the end and on a signal
 # evaluation and logging
 eval_interval = 2000  # steps between evaluations
-eval_iters: int | None = 200  # batches of each evaluation. None: the whole split
+eval_iters: int | None = 2400  # windows of block_size tokens that each evaluation covers. None: the whole split
 eval_only = False  # evaluate on both splits and exit
+patience: int | None = None  # evaluations in a row without a new best that end the run. None: any number
 log_interval = 1  # steps between rows of log.csv
 wandb_log = False
 wandb_project = 'owt'
@@ -69,6 +72,7 @@ dropout = 0.0  # for pretraining 0 is good, for fine-tuning try 0.1
 # AdamW
 learning_rate = 6e-4  # the highest
 max_iters = 600000  # updates in all
+max_minutes: float | None = None  # end the run, with an evaluation and a checkpoint, when this time is up. None: no limit
 weight_decay = 1e-1
 beta1 = 0.9
 beta2 = 0.95
@@ -82,6 +86,7 @@ min_lr = 6e-5  # should be about learning_rate / 10, as in Chinchilla
 seed = 1337
 device = 'auto'  # auto, cuda, cuda:N, mps, cpu
 dtype = 'auto'  # auto (bfloat16 on GPUs that have it, float32 on CPUs), float32, bfloat16, float16 (with a gradient scaler)
+parallel = 'ddp'  # with several processes: ddp, each a whole model; fsdp, each a share of it
 compile: bool | None = None  # torch.compile. None: on CUDA only; a run on a CPU is seldom long enough to earn it back
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
@@ -98,10 +103,10 @@ def lap(what):
 
 # this process, its data
 for key, least in dict(batch_size=1, block_size=1, gradient_accumulation_steps=1, eval_interval=1, eval_iters=1,
-                       log_interval=1, seed=0).items():
+                       log_interval=1, seed=0, patience=1, max_minutes=0).items():
     if config[key] is not None and config[key] < least:
         raise UserError(f"train.py: {key}={config[key]} must be {least} or more")
-rt = setup(device, dtype)
+rt = setup(device, dtype, parallel)
 if gradient_accumulation_steps % rt.world_size:
     raise UserError(f"gradient_accumulation_steps={gradient_accumulation_steps} counts the micro-batches of all processes: "
                     f"make it a multiple of their number, {rt.world_size}")
@@ -112,8 +117,12 @@ tokenizer = tokenizer_from_meta(meta, data_dir)
 tokenizer_meta = {key: value for key, value in meta.items() if key not in ('dtype', 'splits')}
 
 # the model
-# the run so far: updates, rows drawn, targets trained on, validation losses
-step, row, tokens, best_val_loss, first_val_loss = 0, 0, 0, None, None
+# the run so far: updates, rows drawn, targets trained on, validation losses, evaluations since the best, this step's done
+step, row, tokens, best_val_loss, first_val_loss, stale, evaluated = 0, 0, 0, None, None, 0, False
+run_id = os.environ.get('TORCHELASTIC_RUN_ID')
+if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0' and not eval_only and ckpt.was_run(out_dir, run_id):
+    init_from = 'resume'  # torchrun --max-restarts has started this run again
+settings = config | {f'{split}.bin': count['sha256'] for split, count in meta['splits'].items()}
 model_options = {key: config[key] for key in GPTConfig.__dataclass_fields__ if key in config}
 if init_from == 'scratch':
     # a multiple of 64 is faster on GPUs: 50257 becomes 50304
@@ -126,8 +135,18 @@ elif init_from == 'resume':
         raise UserError(f"{data_dir} is not prepared with the tokenizer of the run in {out_dir}, "
                         f"'{saved['tokenizer']['tokenizer']}': give the run its own --dataset")
     raw_model = GPT.from_state_dict(saved['model'] | dict(dropout=dropout), weights)
-    step, row, tokens = state['step'], state['row'], state['tokens']
-    best_val_loss, first_val_loss = state['best_val_loss'], state['first_val_loss']
+    step, row, tokens, first_val_loss, stale, evaluated = (
+        state[key] for key in ('step', 'row', 'tokens', 'first_val_loss', 'stale', 'evaluated'))
+    best_val_loss = ckpt.best_loss(out_dir)  # of what best/ holds, whatever happened between its save and this one
+    if rt.sum(step)[0] != step * rt.world_size:
+        raise UserError(f"the processes found different checkpoints in {out_dir}: it must be a folder that all nodes share")
+    # the model's own options are checked below; these leave the numbers as they are
+    no_matter = set(model_options) - {'dropout', 'block_size'} | {
+        'out_dir', 'init_from', 'eval_only', 'log_interval', 'wandb_log', 'wandb_project', 'wandb_run_name', 'max_minutes'}
+    changed = [f"{key} was {state['settings'].get(key)!r} and is {value!r}" for key, value in settings.items()
+               if key not in no_matter and state['settings'].get(key) != value]
+    if changed and rt.is_main:
+        print("warning: resuming with other settings: " + "; ".join(changed), file=sys.stderr)
 else:
     raw_model = GPT.from_pretrained(init_from, dropout)
     if not same_tokenizer(load_tokenizer(init_from).meta(), meta):
@@ -144,7 +163,7 @@ if meta['vocab_size'] > raw_model.config.vocab_size:
     raise UserError(f"{data_dir} has token ids up to {meta['vocab_size'] - 1}, beyond the model's vocabulary of "
                     f"{raw_model.config.vocab_size}: prepare it with the model's own tokenizer")
 raw_model.crop_block_size(block_size)
-raw_model.to(rt.device)
+raw_model = rt.shard(raw_model, raw_model.transformer.h)
 optimizer = adamw(raw_model, learning_rate, (beta1, beta2), weight_decay)
 scaler = rt.grad_scaler()
 if init_from == 'resume':
@@ -165,13 +184,14 @@ lap('loading')
 @torch.no_grad()
 def evaluate(data):
     """Mean loss per token over a fixed set of windows, shared among the processes: the same for any number of them."""
-    n = data.n_windows if eval_iters is None else min(eval_iters * batch_size, data.n_windows)
+    n = min(eval_iters or data.n_windows, data.n_windows)
     loss_sum, n_targets = 0.0, 0
     raw_model.eval()
-    for first in range(rt.rank * batch_size, n, rt.world_size * batch_size):
-        spans = [data.window(i * data.n_windows // n) for i in range(first, min(first + batch_size, n))]
-        x, y = data.draw(spans)
-        count = int((y != -1).sum())
+    for first in range(0, n, rt.world_size * batch_size):
+        mine = range(n)[first + rt.rank * batch_size :][:batch_size]
+        # without windows left, a process goes along with any one, which counts for nothing: FSDP needs all of them
+        x, y = data.draw([data.window(i * data.n_windows // n) for i in mine or [0]])
+        count = int((y != -1).sum()) if mine else 0
         x, y = rt.to_device(x, y)
         with rt.autocast():
             loss_sum += compiled(x, y).item() * count
@@ -181,21 +201,17 @@ def evaluate(data):
     return loss_sum / n_targets
 
 
-def save(val_loss):
-    """best/ if val_loss is a new best, and a step folder. Every process calls it; one writes."""
-    global best_val_loss
-    is_best = best_val_loss is None or val_loss < best_val_loss
-    best_val_loss = val_loss if is_best else best_val_loss
-    if rt.is_main:
-        weights = dict(model=raw_model.state_dict())
-        about = dict(config=dict(model=raw_model.config_dict(), tokenizer=tokenizer_meta, step=step, val_loss=val_loss))
-        if is_best:
-            ckpt.write_folder(Path(out_dir) / 'best', weights, about, tokenizer)
-        if is_best or always_save_checkpoint or step == max_iters:
-            weights |= dict(optimizer=ckpt.optimizer_tensors(raw_model, optimizer))
-            about |= dict(state=dict(step=step, row=row, tokens=tokens, best_val_loss=best_val_loss,
-                                     first_val_loss=first_val_loss, scaler=scaler.state_dict(),
-                                     options=config))  # the options only as a record
+def save(is_best=False, val_loss=None, step_folder=True):
+    """best/ if this is the best so far, and a step folder. Every process calls it; one writes."""
+    weights = dict(model=rt.gather(raw_model.state_dict()))
+    about = dict(config=dict(model=raw_model.config_dict(), tokenizer=tokenizer_meta, step=step, val_loss=val_loss))
+    if is_best and rt.is_main:
+        ckpt.write_folder(Path(out_dir) / 'best', weights, about, tokenizer)
+    if step_folder:
+        weights |= dict(optimizer=rt.gather(ckpt.optimizer_tensors(raw_model, optimizer)))
+        about |= dict(state=dict(step=step, row=row, tokens=tokens, first_val_loss=first_val_loss, stale=stale,
+                                 evaluated=evaluated, scaler=scaler.state_dict(), settings=settings, run_id=run_id))
+        if rt.is_main:
             ckpt.save_step(out_dir, step, weights, about, tokenizer)
     rt.barrier()
 
@@ -213,13 +229,19 @@ if eval_only:
     raise SystemExit(0)
 
 # training loop
+signals, time_is_up, refused = Signals(), False, 0  # steps in a row that were not taken
 t_log, tokens_log, losses = time.perf_counter(), tokens, []  # at the last row of log.csv; losses since the last evaluation
-evaluated = init_from == 'resume'  # a checkpoint is written after the evaluation of its step
+
+
+def is_over():
+    return step >= max_iters or time_is_up or patience is not None and stale >= patience
+
+
 while True:
     # 1) evaluate and save
-    if (step % eval_interval == 0 or step == max_iters) and not evaluated:
+    if (step % eval_interval == 0 or is_over()) and not evaluated:
         lap('training')
-        val_loss = evaluate(val_data)
+        val_loss, evaluated = evaluate(val_data), True
         lap('evaluating')
         train_loss = f"train loss {sum(losses) / len(losses):.4f}, " if losses else ""
         log.say(f"step {step}: {train_loss}val loss {val_loss:.4f}")
@@ -229,11 +251,14 @@ while True:
                             f"what was saved before in {out_dir} is as it was")
         first_val_loss = val_loss if first_val_loss is None else first_val_loss
         if step > 0:
-            save(val_loss)
+            is_best = best_val_loss is None or val_loss < best_val_loss
+            # equal: best/ was saved, and the run killed before its step folder was
+            is_best_or_again = is_best or val_loss == best_val_loss
+            best_val_loss, stale = (val_loss, 0) if is_best_or_again else (best_val_loss, stale + 1)
+            save(is_best, val_loss, step_folder=always_save_checkpoint or is_best_or_again or is_over())
             lap('saving')
         t_log, tokens_log, losses = time.perf_counter(), tokens, []
-    evaluated = False
-    if step >= max_iters:
+    if is_over():
         break
 
     # 2) update the weights
@@ -241,24 +266,40 @@ while True:
     for group in optimizer.param_groups:
         group['lr'] = lr
     micro_batches = train_data.step(row, batch_size, gradient_accumulation_steps, rt.rank, rt.world_size)
-    loss, grad_norm = train_step(model, optimizer, scaler, micro_batches, rt, grad_clip, seed)
-    tokens += train_data.n_targets(row, rows_per_step)
-    row += rows_per_step
-    step += 1
+    loss, grad_norm, is_taken = train_step(model, optimizer, scaler, micro_batches, rt, grad_clip, seed)
+    first_row, row = row, row + rows_per_step
+    if is_taken:
+        tokens += train_data.n_targets(first_row, rows_per_step)
+        step, refused, evaluated = step + 1, 0, False
+        losses.append(loss)
+    else:  # a NaN or an infinity: these rows are left out
+        refused += 1
+        log.say(f"step {step + 1} not taken with rows {first_row} to {row - 1}: loss {loss}, gradient norm {grad_norm}")
+        log.row(step, row=first_row, loss=loss, grad_norm=grad_norm)
+        # float16 begins with a few: its scaler tries smaller and smaller scales. Without one the scale is 1
+        if refused >= 5 and scaler.get_scale() <= 1:
+            raise UserError(f"{refused} steps in a row had a loss or gradient that is not finite: lower --learning_rate, or "
+                            f"look at the data; what was saved before in {out_dir} is as it was")
 
     # 3) log
-    if step % log_interval == 0:
-        loss = rt.sum(loss.item())[0] / rt.world_size  # .item() waits for the device
-        if not math.isfinite(loss):
-            raise UserError(f"the loss is {loss} at step {step}: lower --learning_rate, or look at the data; what was saved "
-                            f"before in {out_dir} is as it was")
-        losses.append(loss)
+    if is_taken and step % log_interval == 0:
         tokens_per_s = (tokens - tokens_log) / (time.perf_counter() - t_log)
         flops = tokens_per_s * raw_model.flops_per_token(T=tokens / row)
         mfu = flops / peak_flops / rt.world_size if peak_flops else None
-        log.row(step, tokens=tokens, seconds=time.perf_counter() - t_start, loss=loss, lr=lr,
-                grad_norm=grad_norm.item(), tokens_per_s=tokens_per_s, mfu=mfu, memory=rt.peak_memory())
+        log.row(step, row=first_row, tokens=tokens, seconds=time.perf_counter() - t_start, loss=loss, lr=lr,
+                grad_norm=grad_norm, tokens_per_s=tokens_per_s, mfu=mfu, memory=rt.peak_memory())
         t_log, tokens_log = time.perf_counter(), tokens
+
+    # 4) all processes stop at the same step
+    minutes = (time.perf_counter() - t_start) / 60
+    signal, time_is_up = rt.max(signals.first, max_minutes is not None and minutes >= max_minutes)
+    if signal:
+        if step > 0:
+            save()
+        log.say(f"stopped by signal {signal:.0f} after step {step}, which is saved; go on with --init_from=resume")
+        log.close()
+        rt.close()
+        raise SystemExit(128 + int(signal))
 
 log.close()
 if rt.is_main:

@@ -4,4 +4,4 @@
 init_from = 'gpt2-large'
 eval_only = True
 batch_size = 8
-eval_iters = 500  # many, for a good estimate
+eval_iters = 4000  # many windows, for a good estimate

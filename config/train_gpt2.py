@@ -18,7 +18,7 @@ max_iters = 600000
 lr_decay_iters = 600000
 
 eval_interval = 1000
-eval_iters = 200
+eval_iters = 2400
 log_interval = 10
 
 weight_decay = 1e-1

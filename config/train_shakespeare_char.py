@@ -5,7 +5,7 @@
 
 out_dir = 'out-shakespeare-char'
 eval_interval = 250  # keep frequent because we'll overfit
-eval_iters = 200
+eval_iters = None  # all of the held-out text
 log_interval = 10  # don't print too often
 always_save_checkpoint = False  # we expect to overfit on this small dataset, so only save when val improves
 

@@ -38,8 +38,9 @@ def smollm2_file():
 def model_folder(name):
     """The local folder of a model: the best checkpoint of an out_dir, a folder in the transformers format as it is, or
     else what the Hugging Face hub has under this name."""
-    if (best := Path(name) / 'best').is_dir():
-        return best
+    for best in (Path(name) / 'best', Path(name) / '.best.old'):  # the latter: while the former is being replaced
+        if best.is_dir():
+            return best
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download

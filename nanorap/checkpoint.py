@@ -4,21 +4,24 @@ Checkpoints of a run in its out_dir. It knows no architecture: it is handed stat
     best/            model.safetensors, config.json (architecture, tokenizer, step, val_loss): the lowest loss so far
     step-00000500/   the same, and what resuming needs: optimizer.safetensors, state.json; the last two are kept
 
-A folder is complete or absent: it is written under a temporary name, synced to disk, and renamed. No pickle anywhere.
+A folder is complete or absent: it is written under a temporary name, synced to disk, and renamed. Its SHA256SUMS names
+every other file, as `sha256sum --check` reads it. No pickle anywhere.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from nanorap import UserError
+from nanorap import UserError, model_folder
 
 KEEP = 2  # step folders
+SUMS = 'SHA256SUMS'
 
 
 def write_folder(folder, tensors, documents, tokenizer):
@@ -33,16 +36,16 @@ def write_folder(folder, tensors, documents, tokenizer):
         temporary.mkdir(parents=True)
         for name, state_dict in tensors.items():
             save_file(state_dict, temporary / f'{name}.safetensors')
-        tokenizer.save(temporary)
-        sha256 = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
         for name, document in documents.items():
-            text = json.dumps(document | dict(sha256=sha256), indent=1)
-            (temporary / f'{name}.json').write_text(text + '\n', encoding='utf-8')
+            (temporary / f'{name}.json').write_text(json.dumps(document, indent=1) + '\n', encoding='utf-8')
+        tokenizer.save(temporary)
+        sums = ''.join(f'{_sha256(file)}  {file.name}\n' for file in sorted(temporary.iterdir()))
+        (temporary / SUMS).write_text(sums, encoding='utf-8')
         for path in [*temporary.iterdir(), temporary]:
             _sync(path)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            folder.rename(old)
+            folder.rename(old)  # until the next rename, model_folder() finds it under this name
         temporary.rename(folder)
         _sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
@@ -52,28 +55,58 @@ def write_folder(folder, tensors, documents, tokenizer):
                         "were; make room there, and go on with --init_from=resume") from e
 
 
+def check_folder(folder):
+    """Raises OSError or ValueError if a file of the folder is missing, or is not what was written."""
+    lines = (folder / SUMS).read_text(encoding='utf-8').splitlines()
+    sums = {name: sha256 for sha256, _, name in (line.partition('  ') for line in lines)}
+    if not {'model.safetensors', 'config.json'} <= sums.keys():
+        raise ValueError(f"{SUMS} is cut short")
+    for name, sha256 in sums.items():
+        if _sha256(folder / name) != sha256:
+            raise ValueError(f"{name} has changed since it was written")
+
+
 def save_step(out_dir, step, tensors, documents, tokenizer):
     newest = Path(out_dir) / f'step-{step:08d}'
     write_folder(newest, tensors, documents, tokenizer)
     keep = [folder for folder in _steps(out_dir) if folder <= newest][-KEEP:]
-    for folder in _steps(out_dir):
+    for folder in [*_steps(out_dir), *Path(out_dir).glob('.step-*.old')]:
         if folder not in keep:  # older ones, and later ones that an earlier run left here
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_step(out_dir):
     """The newest whole checkpoint of a run: (model state dict, optimizer tensors, config.json, state.json)."""
     for folder in reversed(_steps(out_dir)):
         try:
+            check_folder(folder)
             config, state = (json.loads((folder / f'{name}.json').read_text()) for name in ('config', 'state'))
-            for name, sha256 in state['sha256'].items():
-                if _sha256(folder / name) != sha256:
-                    raise ValueError(f"{name} has changed since it was written")
             return load_file(folder / 'model.safetensors'), load_file(folder / 'optimizer.safetensors'), config, state
-        except (OSError, ValueError, KeyError, SafetensorError) as e:
-            print(f"warning: skipping {folder}, which is damaged: {e}")
+        except (OSError, ValueError, SafetensorError) as e:
+            reason = f"{Path(e.filename).name} is missing" if isinstance(e, FileNotFoundError) else e
+            if os.environ.get('RANK', '0') == '0':  # of several processes, one prints
+                print(f"warning: skipping {folder}, which is damaged: {reason}", file=sys.stderr)
     raise UserError(f"no checkpoint to resume in {out_dir}: it has no whole step-* folder; leave out --init_from=resume to "
                     "start anew, or name the --out_dir of the run")
+
+
+def was_run(out_dir, run_id):
+    """Whether the run of this id has left a step folder: then it can go on, where another run's must not."""
+    for folder in _steps(out_dir):
+        try:
+            if json.loads((folder / 'state.json').read_text())['run_id'] == run_id:
+                return True
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # load_step() will say
+    return False
+
+
+def best_loss(out_dir):
+    """The validation loss of best/, or None if there is none."""
+    try:
+        return json.loads((model_folder(out_dir) / 'config.json').read_text())['val_loss']
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def optimizer_tensors(model, optimizer):
@@ -83,15 +116,21 @@ def optimizer_tensors(model, optimizer):
 
 
 def load_optimizer(model, optimizer, tensors):
-    """The reverse of optimizer_tensors(), into an optimizer of the same kind."""
-    names = {p: name for name, p in model.named_parameters()}
+    """The reverse of optimizer_tensors(), into an optimizer of the same kind; for sharded parameters it takes their part."""
+    params = dict(model.named_parameters())
     states = {}
     for key, tensor in tensors.items():
         name, _, key = key.rpartition('.')
-        states.setdefault(name, {})[key] = tensor
-    params = [p for group in optimizer.param_groups for p in group['params']]
+        p = params[name]
+        if hasattr(p, 'full_tensor') and tensor.dim():  # a DTensor
+            from torch.distributed.tensor import distribute_tensor
+
+            # every process has read the file: no exchange
+            tensor = distribute_tensor(tensor.to(p.device), p.device_mesh, p.placements, src_data_rank=None)
+        states.setdefault(p, {})[key] = tensor
     state_dict = optimizer.state_dict()
-    state_dict['state'] = {i: states[names[p]] for i, p in enumerate(params) if names[p] in states}
+    in_order = [p for group in optimizer.param_groups for p in group['params']]
+    state_dict['state'] = {i: states[p] for i, p in enumerate(in_order) if p in states}
     optimizer.load_state_dict(state_dict)
 
 

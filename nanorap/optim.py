@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.nn.parallel import DistributedDataParallel as DDP
 
 from nanorap import UserError
 
@@ -33,14 +34,17 @@ def get_lr(it, learning_rate, min_lr, warmup_iters, lr_decay_iters):
 
 
 def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed):
-    """One update of the weights from this process's dataset.MicroBatches. Returns the mean loss on them and the gradient
-    norm before clipping, both tensors; on one process that is the step's loss."""
+    """One update of the weights from this process's dataset.MicroBatches.
+
+    Returns (the mean loss of the step's targets over all processes, the gradient norm before clipping, whether the update
+    was made): with a loss or a gradient that is not finite, weights and optimizer stay as they were.
+    """
     total = 0.0
     for batch in batches:
         # dropout depends on the rows alone: the same masks after a resume, and on any number of processes
         torch.manual_seed(seed * 1_000_003 + batch.row)
-        if runtime.world_size > 1:
-            model.require_backward_grad_sync = batch.is_last  # DDP: exchange gradients once a step
+        if isinstance(model, DDP):
+            model.require_backward_grad_sync = batch.is_last  # exchange gradients once a step
         x, y = runtime.to_device(batch.x, batch.y)
         with runtime.autocast():
             loss = model(x, y) * batch.weight
@@ -49,7 +53,11 @@ def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed):
     scaler.unscale_(optimizer)
     params = [p for group in optimizer.param_groups for p in group['params']]
     grad_norm = torch.nn.utils.clip_grad_norm_(params, grad_clip or math.inf)
-    scaler.step(optimizer)
+    grad_norm = (grad_norm.full_tensor() if hasattr(grad_norm, 'full_tensor') else grad_norm).item()
+    loss = runtime.sum(total.item())[0] / runtime.world_size
+    is_finite = math.isfinite(loss) and math.isfinite(grad_norm)  # both are the same on every process
+    if is_finite:
+        scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)  # no need for this memory any more
-    return total, grad_norm
+    return loss, grad_norm, is_finite

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from nanorap import UserError
 
-FIELDS = ('step', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu', 'memory')
+FIELDS = ('step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu', 'memory')
 
 
 class Log:
@@ -47,10 +47,14 @@ class Log:
         if not self.enabled:
             return
         values = {key: value for key, value in dict(step=step, **values).items() if value is not None}
-        self.csv.writerow({key: f'{value:.6g}' if isinstance(value, float) else value for key, value in values.items()})
+        try:
+            self.csv.writerow({key: f'{value:.6g}' if isinstance(value, float) else value for key, value in values.items()})
+        except OSError as e:
+            raise UserError(f"can't write {self.file.name} ({e.strerror}): what was saved beside it is as it was; make room "
+                            "there, and go on with --init_from=resume") from e
         if self.wandb:
             self.wandb.log(values, step=step)
-        if 'loss' in values:
+        if 'tokens_per_s' in values:
             line = f"loss {values['loss']:.4f}, lr {values['lr']:.2e}, {values['tokens_per_s']:,.0f} tokens/s"
             line += f", mfu {values['mfu']:.1%}" if 'mfu' in values else ""
             if self.bar is not None:

@@ -1,6 +1,6 @@
 """
-Where and how this process runs: device, number format, ranks. One process is the plain case: then wrap() returns the
-model as it is, sum() the numbers, and nothing of torch.distributed is touched.
+Where and how this process runs: device, number format, ranks, signals. One process is the plain case: then shard() and
+wrap() return the model as it is, sum() and max() the numbers, and nothing of torch.distributed is touched.
 """
 
 import os
@@ -33,6 +33,7 @@ class Runtime:
     dtype: torch.dtype  # of matmuls; parameters stay in fp32
     rank: int = 0
     world_size: int = 1
+    parallel: str = 'ddp'  # how several processes share a model
 
     @property
     def is_main(self):
@@ -48,12 +49,40 @@ class Runtime:
         """Keeps float16 gradients from underflowing; for the other dtypes it does nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
+    def shard(self, model, blocks):
+        """The model on this process's device. With parallel='fsdp' that is its share of every parameter, and so of every
+        gradient and the optimizer's state (ZeRO-3, https://arxiv.org/abs/1910.02054); whole parameters exist for one of
+        `blocks` at a time. What is outside them, tied embeddings above all, is one unit more. From here on every process
+        must call the model equally often."""
+        if self.world_size == 1 or self.parallel == 'ddp':
+            return model.to(self.device)
+        from torch.distributed.device_mesh import init_device_mesh  # nearly a second, which other runs are spared
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        # float16 would need a gradient scaler that knows of shards; setup() refuses it
+        half = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32)
+        options = dict(mesh=init_device_mesh(self.device.type, (self.world_size,)), reshard_after_forward=True,
+                       mp_policy=MixedPrecisionPolicy() if self.dtype == torch.float32 else half)
+        for block in blocks:  # one after the other: no device ever holds the whole model
+            fully_shard(block, **options)
+        return fully_shard(model, **options)
+
     def wrap(self, model):
         """The model as it trains on several processes: gradients averaged over them."""
-        if self.world_size == 1:
+        if self.world_size == 1 or self.parallel == 'fsdp':
             return model
         # every rank holds the same buffers, if any: nothing to broadcast
         return DDP(model, device_ids=[self.device.index] if self.device.type == 'cuda' else None, broadcast_buffers=False)
+
+    def gather(self, tensors):
+        """{name: tensor} with every shard put together, in the main process's memory; every process must call it."""
+        whole = {}
+        for name, tensor in tensors.items():
+            if hasattr(tensor, 'full_tensor'):  # a DTensor
+                tensor = tensor.full_tensor()
+            if self.is_main:
+                whole[name] = tensor.cpu()
+        return whole
 
     def to_device(self, *arrays):
         """numpy arrays as tensors on the device, copied while it goes on computing."""
@@ -64,12 +93,19 @@ class Runtime:
 
     def sum(self, *numbers):
         """The numbers, each summed over all processes."""
+        return self._reduce(numbers, 'SUM')
+
+    def max(self, *numbers):
+        """The numbers, each the highest of all processes."""
+        return self._reduce(numbers, 'MAX')
+
+    def _reduce(self, numbers, operation):
         if self.world_size == 1:
             return numbers
         # gloo on CPU tensors and NCCL on CUDA's; MPS runs alone and knows no float64, so it never gets here
-        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return total.tolist()
+        reduced = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(reduced, getattr(dist.ReduceOp, operation))
+        return reduced.tolist()
 
     def barrier(self):
         if self.world_size > 1:
@@ -114,11 +150,27 @@ class Runtime:
             dist.destroy_process_group()
 
 
-def setup(device='auto', dtype='auto'):
+class Signals:
+    """SIGINT and SIGTERM, noted from here on instead of obeyed, so that a step and a save are never cut in two.
+
+    `first` is the number of the first, 0 before; further ones change nothing (torchrun passes a Ctrl-C on a second time).
+    """
+
+    def __init__(self):
+        self.first = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        self.first = self.first or number
+
+
+def setup(device='auto', dtype='auto', parallel='ddp'):
     """The Runtime of this process; joins the others if torchrun started it.
 
     device: 'auto' (CUDA, else MPS, else the CPU), 'cuda', 'cuda:1', 'mps', 'cpu'. dtype: 'auto' (bfloat16 where CUDA has
-    it, else float16; float32 elsewhere), or one of DTYPES. Raises UserError for what this machine lacks.
+    it, else float16; float32 elsewhere), or one of DTYPES. parallel: 'ddp' or 'fsdp'. Raises UserError for what this
+    machine lacks.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the process, with no traceback
     if device == 'auto':
@@ -134,6 +186,8 @@ def setup(device='auto', dtype='auto'):
         raise UserError(f"--device={device}, but this PyTorch ({torch.__version__}) finds none here: try --device=cpu")
     if dtype != 'auto' and dtype not in DTYPES:
         raise UserError(f"--dtype={dtype}: choose auto, {', '.join(DTYPES)}")
+    if parallel not in ('ddp', 'fsdp'):
+        raise UserError(f"--parallel={parallel}: choose ddp or fsdp")
 
     rank, local_rank, world_size = 0, 0, 1
     if 'RANK' in os.environ:  # torchrun sets all three
@@ -151,9 +205,11 @@ def setup(device='auto', dtype='auto'):
     if dtype == 'auto':
         half = 'bfloat16' if dev.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False) else 'float16'
         dtype = half if dev.type == 'cuda' else 'float32'
+    if dtype == 'float16' and parallel == 'fsdp' and world_size > 1:
+        raise UserError("--parallel=fsdp can't train in float16: use --dtype=bfloat16, or float32 where the GPU lacks that")
     if world_size > 1:
         dist.init_process_group('nccl' if dev.type == 'cuda' else 'gloo')
-    return Runtime(dev, DTYPES[dtype], rank, world_size)
+    return Runtime(dev, DTYPES[dtype], rank, world_size, parallel)
 
 
 def compile_or_eager(model, compile, runtime, x, y):
