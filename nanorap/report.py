@@ -27,16 +27,17 @@ class Log:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if step and path.exists():
-                with open(path, newline='') as f:
-                    rows = [row for row in csv.DictReader(f) if int(row['step']) <= step]
+                with open(path, newline='', errors='replace') as f:  # the last line of a killed run may be cut
+                    rows = [row for row in csv.DictReader(f) if (row['step'] or '').isdigit() and int(row['step']) <= step]
             part = path.with_name('.log.csv.tmp')
             self.file = open(part, 'w', newline='', buffering=1)  # a row reaches the file when it is written
+            self.csv = csv.DictWriter(self.file, FIELDS, extrasaction='ignore')
+            self.csv.writeheader()
+            self.csv.writerows(rows)
             part.replace(path)
         except OSError as e:
+            path.with_name('.log.csv.tmp').unlink(missing_ok=True)
             raise UserError(f"can't write to {out_dir} ({e.strerror}): choose another --out_dir") from e
-        self.csv = csv.DictWriter(self.file, FIELDS)
-        self.csv.writeheader()
-        self.csv.writerows(rows)
         if wandb is not None:
             self.wandb = start_wandb(**wandb)
         if sys.stderr.isatty():
@@ -50,7 +51,7 @@ class Log:
         try:
             self.csv.writerow({key: f'{value:.6g}' if isinstance(value, float) else value for key, value in values.items()})
         except OSError as e:
-            raise UserError(f"can't write {self.file.name} ({e.strerror}): what was saved beside it is as it was; make room "
+            raise UserError(f"can't write to log.csv ({e.strerror}): what was saved beside it is as it was; make room "
                             "there, and go on with --init_from=resume") from e
         if self.wandb:
             self.wandb.log(values, step=step)

@@ -71,8 +71,7 @@ class Runtime:
         """The model as it trains on several processes: gradients averaged over them."""
         if self.world_size == 1 or self.parallel == 'fsdp':
             return model
-        # every rank holds the same buffers, if any: nothing to broadcast
-        return DDP(model, device_ids=[self.device.index] if self.device.type == 'cuda' else None, broadcast_buffers=False)
+        return DDP(model, device_ids=[self.device.index] if self.device.type == 'cuda' else None)
 
     def gather(self, tensors):
         """{name: tensor} with every shard put together, in the main process's memory; every process must call it."""

@@ -1,11 +1,13 @@
 """What the tests share: running a script as a user does, a tiny prepared data folder, a tiny trained model."""
 
+import csv
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -13,8 +15,10 @@ os.environ |= dict(HF_HUB_OFFLINE='1', WANDB_MODE='offline', TOKENIZERS_PARALLEL
 
 # a run that takes seconds on a CPU, by the flags of a user; TINY from scratch
 SHORT = ['--device=cpu', '--block_size=64', '--batch_size=4', '--gradient_accumulation_steps=2', '--learning_rate=1e-2',
-         '--warmup_iters=2', '--eval_iters=4']
+         '--warmup_iters=2', '--eval_iters=16']
 TINY = [*SHORT, '--n_layer=2', '--n_head=2', '--n_embd=32']
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
+ONE_THREAD = dict(OMP_NUM_THREADS='1')
 
 
 def run(*args, cwd=ROOT, ok=True, **env):
@@ -33,11 +37,40 @@ def run(*args, cwd=ROOT, ok=True, **env):
 
 
 def torchrun(n, *args, ok=True):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}', *map(str, args)]
-    env = os.environ | dict(OMP_NUM_THREADS='1')
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=300)
+    command = [*TORCHRUN, f'--nproc_per_node={n}', *map(str, args)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | ONE_THREAD, timeout=300)
     assert (result.returncode == 0) == ok, result.stderr
     return result
+
+
+def start(*command, **env):
+    """A process in the background, to be killed; its output is a pipe."""
+    return subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=os.environ | env)
+
+
+# what a run leaves
+def rows(out_dir):
+    """log.csv, a dict of numbers a row."""
+    with open(out_dir / 'log.csv', newline='') as f:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(f)]
+
+
+def losses(out_dir):
+    return {int(row['step']): row['loss'] for row in rows(out_dir) if 'loss' in row}
+
+
+def weights(folder):
+    return load_file(folder / 'model.safetensors')
+
+
+def equal(folder_a, folder_b):
+    """Whether two checkpoints have the same weights and the same optimizer state, to the bit."""
+    for file in ('model.safetensors', 'optimizer.safetensors'):
+        a, b = load_file(folder_a / file), load_file(folder_b / file)
+        if a.keys() != b.keys() or not all(a[key].equal(b[key]) for key in a):
+            return False
+    return True
 
 
 @pytest.fixture(scope='session')

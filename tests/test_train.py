@@ -1,29 +1,14 @@
 """train.py as a user runs it: one process and two, from scratch, resumed, fine-tuned, and with every mistake."""
 
-import csv
 import json
 import shutil
 
 import pytest
 import torch
-from conftest import ROOT, SHORT, TINY, run, torchrun
-from safetensors.torch import load_file
+from conftest import ROOT, SHORT, TINY, losses, rows, run
 
 from nanorap.dataset import write_dataset
 from nanorap.tokenizer import load_tokenizer
-
-
-def rows(out_dir):
-    with open(out_dir / 'log.csv', newline='') as f:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(f)]
-
-
-def losses(out_dir):
-    return {int(row['step']): row['loss'] for row in rows(out_dir) if 'loss' in row}
-
-
-def weights(folder):
-    return load_file(folder / 'model.safetensors')
 
 
 def test_a_run(trained, char_data):
@@ -53,37 +38,6 @@ def test_a_run(trained, char_data):
             total += model(x, y).item() * y.numel()
     assert float(result.stdout.split('val loss ')[1]) == pytest.approx(total / data.n_tokens, abs=1e-4)
     assert 'step 40: train loss' in result.stdout and sorted(losses(out)) == list(range(1, 41))  # it trained no further
-
-
-@pytest.mark.parametrize('batches', ['documents', 'stream'])
-def test_resume_is_exact(char_data, tmp_path, batches):
-    """8 steps at once, and 4, then 4 more: the same weights to the bit, with dropout, and one log.csv without gaps."""
-    flags = [*TINY, f'--dataset={char_data}', f'--batches={batches}', '--eval_interval=4', '--lr_decay_iters=8',
-             '--dropout=0.1']
-    run('train.py', *flags, f'--out_dir={tmp_path / "a"}', '--max_iters=8')
-    run('train.py', *flags, f'--out_dir={tmp_path / "b"}', '--max_iters=4')
-    run('train.py', *flags, f'--out_dir={tmp_path / "b"}', '--max_iters=8', '--init_from=resume')
-    a, b = weights(tmp_path / 'a' / 'step-00000008'), weights(tmp_path / 'b' / 'step-00000008')
-    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-    for key in ('step', 'tokens', 'loss', 'val_loss', 'lr'):  # one log without gaps, and without a second evaluation of step 4
-        assert [row.get(key) for row in rows(tmp_path / 'a')] == [row.get(key) for row in rows(tmp_path / 'b')]
-    for key in ('row', 'tokens', 'best_val_loss', 'first_val_loss'):
-        states = [json.loads((tmp_path / run / 'step-00000008' / 'state.json').read_text())[key] for run in 'ab']
-        assert states[0] == states[1], key
-
-
-@pytest.mark.parametrize('batches', ['documents', 'stream'])
-def test_two_processes_equal_one(char_data, tmp_path, batches):
-    flags = [*TINY, f'--dataset={char_data}', f'--batches={batches}', '--eval_interval=5', '--max_iters=20', '--dropout=0.1']
-    run('train.py', *flags, f'--out_dir={tmp_path / "one"}', OMP_NUM_THREADS='1')
-    result = torchrun(2, 'train.py', *flags, f'--out_dir={tmp_path / "two"}')
-    assert result.stdout.count('step 20: train loss') == 1  # one process speaks
-    one, two = rows(tmp_path / 'one'), rows(tmp_path / 'two')
-    assert len(one) == len(two) == 25
-    for a, b in zip(one, two, strict=True):
-        for key in ('loss', 'val_loss', 'lr', 'tokens'):
-            assert a.get(key) == pytest.approx(b.get(key), abs=1e-4), (a['step'], key)
-    assert 'multiple of their number, 2' in torchrun(2, 'train.py', *flags, '--gradient_accumulation_steps=3', ok=False).stderr
 
 
 def test_fine_tuning_a_folder(songs, tmp_path):
