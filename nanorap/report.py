@@ -1,5 +1,6 @@
 """What a run says of itself: log.csv, lines or a progress bar, and wandb if asked for."""
 
+import contextlib
 import csv
 import os
 import sys
@@ -36,7 +37,8 @@ class Log:
             self.csv.writerows(rows)
             part.replace(path)
         except OSError as e:
-            path.with_name('.log.csv.tmp').unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.with_name('.log.csv.tmp').unlink()
             raise UserError(f"can't write to {out_dir} ({e.strerror}): choose another --out_dir") from e
         if wandb is not None:
             self.wandb = start_wandb(**wandb)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
-from nanorap import UserError
+from nanorap import UserError, model_folder
 from nanorap import checkpoint as ckpt
 from nanorap.optim import adamw
 from nanorap.tokenizer import CharTokenizer
@@ -52,18 +52,19 @@ def test_the_last_two_are_kept(tmp_path):
     assert ckpt.load_step(tmp_path)[3]['step'] == 5
 
 
-@pytest.mark.parametrize('damage', ['flip', 'truncate', 'remove', 'json'])
-def test_a_damaged_folder_is_passed_over(tmp_path, damage, capsys):
+@pytest.mark.parametrize('file', ['model.safetensors', 'optimizer.safetensors', 'config.json', 'state.json', 'SHA256SUMS'])
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'remove'])
+def test_a_damaged_folder_is_passed_over(tmp_path, file, damage, capsys):
     a_run(tmp_path, steps=(10, 20))
-    path = tmp_path / 'step-00000020' / ('state.json' if damage == 'json' else 'optimizer.safetensors')
+    path = tmp_path / 'step-00000020' / file
     content = bytearray(path.read_bytes())
-    content[-3] ^= 1
+    content[len(content) // 2] ^= 1
     if damage == 'remove':
         path.unlink()
     else:
-        path.write_bytes(content if damage == 'flip' else content[:-40])
+        path.write_bytes(dict(flip=content, truncate=content[:-40], empty=b'')[damage])
     assert ckpt.load_step(tmp_path)[3]['step'] == 10
-    assert 'step-00000020' in capsys.readouterr().out
+    assert 'skipping' in (said := capsys.readouterr().err) and 'step-00000020' in said
     shutil.rmtree(tmp_path / 'step-00000010')
     with pytest.raises(UserError, match='no checkpoint to resume'):
         ckpt.load_step(tmp_path)
@@ -94,6 +95,23 @@ def test_best_is_replaced_whole(tmp_path):
         ckpt.write_folder(tmp_path / 'best', dict(model=weights), dict(config=dict(step=step)), TOKENIZER)
         assert json.loads((tmp_path / 'best' / 'config.json').read_text())['step'] == step
     assert [path.name for path in tmp_path.iterdir()] == ['best']
+
+
+def test_between_the_two_renames(tmp_path):
+    """Killed while best/ is replaced: readers find the old one, and the next save puts all in order."""
+    for step in (1, 2, 3):
+        about = dict(config=dict(step=step, val_loss=1 / step))
+        if step == 3:
+            (tmp_path / 'best').rename(tmp_path / '.best.old')
+            assert ckpt.best_loss(tmp_path) == 1 / 2 and model_folder(tmp_path) == tmp_path / '.best.old'
+        ckpt.write_folder(tmp_path / 'best', {}, about, TOKENIZER)
+    assert ckpt.best_loss(tmp_path) == 1 / 3 and [path.name for path in tmp_path.iterdir()] == ['best']
+
+
+def test_whose_run_it_was(tmp_path):
+    assert not ckpt.was_run(tmp_path, 'a')
+    ckpt.save_step(tmp_path, 1, {}, dict(state=dict(run_id='a')), TOKENIZER)
+    assert ckpt.was_run(tmp_path, 'a') and not ckpt.was_run(tmp_path, 'b')
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

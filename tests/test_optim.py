@@ -49,7 +49,7 @@ def test_one_update_is_plain_pytorchs():
     batches = [MicroBatch(x[i : i + 2], y[i : i + 2], (y[i : i + 2] != -1).sum() / count, i, i == 2) for i in (0, 2)]
     runtime = Runtime(torch.device('cpu'), torch.float32)
     optimizer = adamw(model, 1e-2, (0.9, 0.95), 0.1)
-    loss, grad_norm = train_step(model, optimizer, runtime.grad_scaler(), batches, runtime, grad_clip=0.5, seed=0)
+    loss, grad_norm, is_taken = train_step(model, optimizer, runtime.grad_scaler(), batches, runtime, grad_clip=0.5, seed=0)
 
     decay, rest = [], []
     for p in reference.parameters():
@@ -59,7 +59,7 @@ def test_one_update_is_plain_pytorchs():
     wanted.backward()
     norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
     plain.step()
-    assert loss.item() == pytest.approx(wanted.item(), abs=1e-5) and grad_norm.item() == pytest.approx(norm.item(), rel=1e-4)
+    assert loss == pytest.approx(wanted.item(), abs=1e-5) and grad_norm == pytest.approx(norm.item(), rel=1e-4) and is_taken
     assert norm > 0.5  # it was clipped
     for (name, p), q in zip(model.named_parameters(), reference.parameters(), strict=True):
         assert torch.allclose(p, q, atol=2e-5), name
@@ -73,7 +73,35 @@ def test_dropout_depends_on_the_rows_alone():
         runtime, optimizer = Runtime(torch.device('cpu'), torch.float32), adamw(model, 0.0, (0.9, 0.95), 0.0)
         x = np.arange(8)[None]
         steps = [[MicroBatch(x, x, 1.0, row, True)] for row in rows]
-        return [train_step(model, optimizer, runtime.grad_scaler(), step, runtime, 1.0, seed=7)[0].item() for step in steps]
+        return [train_step(model, optimizer, runtime.grad_scaler(), step, runtime, 1.0, seed=7)[0] for step in steps]
 
     a = losses([0, 1, 2])
     assert losses([2, 0, 1]) == [a[2], a[0], a[1]] and len(set(a)) == 3
+
+
+@pytest.mark.parametrize('bad', ['loss', 'gradient'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)
+def test_a_step_that_is_not_finite_is_not_taken(bad, dtype):
+    """Weights and AdamW's state stay as they were, and the next step is taken as if it had not been."""
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.ones(2, 2))
+
+        def forward(self, x, y):
+            loss = (self.w * x.float().mean()).square().mean()
+            return loss if x.min() >= 0 else loss / 0 if bad == 'loss' else loss + (self.w - self.w).pow(0.5).sum()
+
+    def steps(*signs):
+        model, runtime = Model(), Runtime(torch.device('cpu'), dtype)
+        optimizer, scaler = adamw(model, 1e-2, (0.9, 0.95), 0.1), runtime.grad_scaler()
+        x = np.arange(1, 9)[None]
+        batches = ([MicroBatch(x, x, 0.5, row, False), MicroBatch(sign * x, x, 0.5, row + 1, True)]
+                   for row, sign in enumerate(signs))
+        results = [train_step(model, optimizer, scaler, batch, runtime, 1.0, seed=7) for batch in batches]
+        return [result[2] for result in results], model.w, optimizer.state[model.w]
+
+    taken, w, state = steps(1, -1, 1)
+    wanted_taken, wanted, wanted_state = steps(1, 1)
+    assert taken == [True, False, True] and wanted_taken == [True, True]
+    assert torch.equal(w, wanted) and all(torch.equal(state[key], wanted_state[key]) for key in state) and state['step'] == 2
