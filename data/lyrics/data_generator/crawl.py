@@ -355,11 +355,10 @@ def crawl_artist(genius, name, args, manifest, rows):
     """One artist, from the name to the files. The row of the table fills as it goes: it is true whenever the crawl ends."""
     row = rows[name] = {'artist': name, 'id': None, 'old': 0, 'new': 0, 'songs': {}, 'twin': None, 'note': ''}
     artist = find_artist(genius, name)
-    row['artist'] = artist['name']
     row['twin'] = next((key for key, other in rows.items() if other['id'] == artist['id']), None)
     if row['twin']:
         return
-    row['id'] = artist['id']
+    row['artist'], row['id'] = artist['name'], artist['id']
     entry = entry_of(manifest, artist)
     folder = args.data_dir / entry['folder']
     known = read_folder(folder)
