@@ -413,3 +413,173 @@ def test_odd_names_stay_in_the_folder(genius, tmp_path):
     assert [song['artist'] for song in sorted(files(tmp_path).values(), key=lambda song: song['id'])] == odd
     assert len({path.split('/')[0] for path in files(tmp_path)}) == len(odd)
     assert [path.name for path in tmp_path.iterdir()] == ['json'] and [path.name for path in tmp_path.parent.glob('x*')] == []
+
+
+# ---- faults ----
+
+PASSING = {
+    '429': (429, f'slow down, {TOKEN}'), '408': (408, ''), '500': (500, TOKEN), '503': (503, '<html>busy</html>', {'X': TOKEN}),
+    '429 odd': (429, '', {'Retry-After': 'soon'}), 'stall': stall, 'stall midway': stall_midway, 'reset': reset, 'cut': cut,
+    'html': (200, f'<html>{TOKEN}</html>'), 'half': (200, '{"response": {"hits": [')}
+
+
+@pytest.mark.parametrize('fault', PASSING)
+def test_what_passes_costs_nothing(genius, tmp_path, fault):
+    genius.add('Tilly Ohm', 'One', 'Two')
+    for route in '^/search', '^/artists', '^/songs/1000', '^/song-1001':
+        if route != '^/song-1001' or fault not in ('html', 'half'):  # a page may be a page
+            genius.fault(route, PASSING[fault], times=2 if 'stall' not in fault else 1)
+    crawl(genius, tmp_path, '--timeout=0.3', '--patience=5', '--artists', 'Tilly Ohm')
+    assert states(tmp_path) == {1000: 'complete', 1001: 'complete'}
+    assert all(left == 0 for _, _, left in genius.faults)
+    assert genius.asked().count(1000) == 1  # what had been had is not asked for again
+
+
+def test_retry_after_is_honoured(genius, tmp_path):
+    genius.add('Tilly Ohm', 'One')
+    date = int(time.time()) + 3
+    genius.fault('^/search', (503, '', {'Retry-After': email.utils.formatdate(date, usegmt=True)}), times=1)
+    genius.fault('^/song-', (429, '', {'Retry-After': '1'}), times=1)
+    done = crawl(genius, tmp_path, '--patience=5', '--artists', 'Tilly Ohm')
+    times = [moment for moment, path in zip(genius.times, genius.requests, strict=True) if re.match('/search|/song-', path)]
+    assert times[1] >= date - 0.01 and times[3] - times[2] >= 1
+    assert 'Genius has trouble (HTTP 503); waiting' in done.stderr  # a wait is seen
+    assert 'Genius gets too many requests (HTTP 429); waiting 1 s' in done.stderr
+
+
+def test_retry_after_holds_for_other_songs_too(genius, tmp_path):
+    """Patience with one song ends before the rest that Genius asked for does: the next request waits all the same."""
+    genius.add('Tilly Ohm', 'One', 'Two')
+    genius.fault('^/song-1000', (429, '', {'Retry-After': '1'}), times=2)
+    crawl(genius, tmp_path, '--patience=1.5', '--artists', 'Tilly Ohm')
+    gaps = [b - a for a, b in zip(genius.times, genius.times[1:], strict=False)]
+    assert sum(gap >= 1 for gap in gaps) == 2 and states(tmp_path) == {1000: 'complete', 1001: 'complete'}
+
+
+def test_a_long_retry_after_ends_the_crawl(genius, tmp_path):
+    genius.add('Tilly Ohm', 'One', 'Two')
+    genius.fault('^/songs/1001', (429, '', {'Retry-After': '3600'}))
+    done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm', 'Kobalt Figgs', code=1)
+    assert 'a rest of 60 minutes' in done.stderr and len(genius.requests) == 5 and states(tmp_path) == {1000: 'complete'}
+    assert rows(done)['Tilly Ohm']['kept'] == rows(done)['Tilly Ohm']['left'] == 1  # the table comes all the same
+    assert listed(tmp_path, 'Tilly Ohm|100') == {1000: 'complete', 1001: 'wanted'}
+
+
+def test_the_one_rate_limit_holds(genius, tmp_path):
+    genius.add('Tilly Ohm', 'One', 'Two')
+    genius.fault('^/songs/1000', (500, ''), times=1)
+    genius.fault('^/song-1001', (302, '', {'Location': '/moved'}), times=1)  # a redirect is a request too
+    genius.fault('^/moved', (200, genius.songs[1001]['html']))
+    crawl(genius, tmp_path, '--artists', 'Tilly Ohm', rate=10)
+    gaps = [b - a for a, b in zip(genius.times, genius.times[1:], strict=False)]
+    assert len(gaps) == 7 and min(gaps) >= 0.1 and states(tmp_path)[1001] == 'complete'
+
+
+BAD = {'500': ((500, TOKEN), 'HTTP 500'), '404': ((404, TOKEN), 'HTTP 404'), '204': ((204, ''), 'HTTP 204'),
+       'reset': (reset, 'connection'), 'null': ((200, '{"response": null}'), 'unexpected answer'),
+       'list': ((200, f'["{TOKEN}"]'), 'unexpected answer'), 'no song': ((200, {TOKEN: 1}), 'unexpected answer')}
+
+
+def test_a_bad_song_costs_one_song(genius, tmp_path):
+    genius.add('Tilly Ohm', *BAD, 'Fine')
+    genius.add('Kobalt Figgs', 'Fine too')
+    for number, (act, _) in enumerate(BAD.values(), 1000):
+        genius.fault(f'^/songs/{number}', act)
+    done = crawl(genius, tmp_path, '--patience=0.05', '--artists', 'Tilly Ohm', 'Kobalt Figgs', code=1)
+    failed = range(1000, 1000 + len(BAD))
+    assert states(tmp_path) == dict.fromkeys(failed, 'failed') | {1007: 'complete', 1008: 'complete'}
+    songs = manifest(tmp_path)['Tilly Ohm|100']['songs']
+    for number, (_, says) in zip(failed, BAD.values(), strict=True):
+        assert says in songs[str(number)]['why']
+    assert genius.asked(r'^/songs/(\d+)').count(1001) == 2  # now and later
+    assert rows(done)['Tilly Ohm']['failed'] == len(BAD) and 'manifest.json says why' in done.stdout
+    genius.faults.clear()
+    genius.requests.clear()
+    crawl(genius, tmp_path, '--artists', 'Tilly Ohm', 'Kobalt Figgs')  # the next run asks for these alone
+    assert genius.asked() == [*failed] and set(states(tmp_path).values()) == {'complete'}
+
+
+def test_a_bad_artist_costs_one_artist(genius, tmp_path):
+    names = [f'{letter}a' for letter in 'BCDEFGH']
+    for name, (act, _) in zip(names, BAD.values(), strict=True):
+        genius.add(name, 'Song')
+        genius.fault(f'^/search.*q={name}&', act)
+    genius.add('Listless', 'Song')
+    genius.fault('^/artists/107', (500, TOKEN))
+    genius.add('Half Listed', *'ABCDEF')
+    genius.fault('^/artists/108.*[?&]page=2', (503, TOKEN))
+    genius.add('Kobalt Figgs', 'Song')
+    done = crawl(genius, tmp_path, '--patience=0.05', '--artists', *names, 'Listless', 'Half Listed', 'Kobalt Figgs', code=1)
+    for line, name, (_, says) in zip(done.stderr.splitlines(), names, BAD.values(), strict=False):
+        assert line.startswith(f'crawl.py: {name}: ') and says in line
+    assert rows(done)['Kobalt Figgs']['kept'] == 1 and rows(done)['Half Listed']['kept'] == 4  # what was listed is fetched
+    assert 'the list of songs broke off' in manifest(tmp_path)['Listless|107']['error']
+    genius.faults.clear()
+    crawl(genius, tmp_path, '--artists', *names, 'Listless', 'Half Listed', 'Kobalt Figgs')
+    assert len(files(tmp_path)) == len(names) + 8 and not any(entry['error'] for entry in manifest(tmp_path).values())
+
+
+# ---- blocks ----
+
+WALLS = {'403': (403, '<html>no</html>'), '200': (200, '<html>Are you human?</html>'), 'empty': (200, page(1).split('[')[0])}
+
+
+@pytest.mark.parametrize('wall', WALLS)
+def test_a_blocked_page_is_no_song(genius, tmp_path, wall):
+    genius.add('Tilly Ohm', *'ABCDEF')
+    genius.fault('^/song-1001', WALLS[wall], times=3)
+    genius.fault('^/song-1002', WALLS[wall], times=1)
+    done = crawl(genius, tmp_path, '--max_songs=4', '--artists', 'Tilly Ohm', code=1)
+    # one more is taken from the list in the place of 1001; 1002 came when it was asked for again
+    assert genius.asked() == [1000, 1001, 1002, 1003, 1001, 1002, 1004]
+    assert states(tmp_path) == {n: 'complete' for n in range(1000, 1005)} | {1001: 'blocked'}
+    blocked = files(tmp_path)['tilly-ohm/1001.json']
+    assert blocked['lyrics'] == '' and blocked['language'] is None
+    assert rows(done)['Tilly Ohm']['kept'] == 4 and rows(done)['Tilly Ohm']['blocked'] == 1
+    # the next run that needs one more asks for it first, and only for it
+    genius.requests.clear()
+    crawl(genius, tmp_path, '--max_songs=5', '--artists', 'Tilly Ohm')
+    assert genius.asked() == [1001, 1001] and states(tmp_path)[1001] == 'complete'
+
+
+@pytest.mark.parametrize('wall', WALLS)
+def test_a_site_that_refuses_is_left_alone(genius, tmp_path, wall):
+    genius.add('Tilly Ohm', *'ABCDEFGHIJ')
+    genius.add('Kobalt Figgs')
+    genius.fault('^/song-(?!1000)', WALLS[wall])
+    done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm', 'Kobalt Figgs', code=1)
+    advice = done.stderr.splitlines()[-1]
+    assert 'Genius blocks us' in advice and '--requests_per_second' in advice
+    assert genius.asked() == [1000, 1001, 1002, 1003, 1004, 1005]  # nor is the other artist tried
+    assert rows(done) == {'Tilly Ohm': rows(done)['Tilly Ohm']} and rows(done)['Tilly Ohm']['left'] == 4
+    assert list(listed(tmp_path, 'Tilly Ohm|100').values()) == ['complete'] + ['blocked'] * 5 + ['wanted'] * 4
+
+
+def test_lists_and_lookups_can_be_blocked_too(genius, tmp_path):
+    genius.add('Tilly Ohm', 'One')
+    genius.fault('^/artists', (403, TOKEN))
+    genius.fault('^/search.*q=Z', (200, f'<html>{TOKEN}</html>'))
+    done = crawl(genius, tmp_path, '--patience=0.05', '--artists', 'Z1', 'Tilly Ohm', 'Z2', 'Z3', 'Z4', 'Z5', code=1)
+    assert 'Genius blocks us' in done.stderr and 'q=Z4' in genius.requests[-1]
+
+
+def test_blocks_that_are_not_in_a_row(genius, tmp_path):
+    genius.add('Tilly Ohm', *map(str, range(16)))
+    genius.fault('^/song-10(00|01|02|03|05|06|07|08|10|11|12|13)', (403, ''), times=12)
+    crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
+    assert len(genius.asked()) == 16 + 12 and set(states(tmp_path).values()) == {'complete'}
+
+
+def test_a_refused_token_is_one_line(genius, tmp_path):
+    genius.add('Tilly Ohm')
+    options = ['--artists', 'Tilly Ohm', 'Kobalt Figgs']
+    for done in (crawl(genius, tmp_path, *options, code=1, GENIUS_ACCESS_TOKEN='wrong-tOkEn-99'),
+                 crawl(genius, tmp_path, '--user_token=wrong-tOkEn-99', *options, code=1)):  # the option wins
+        assert len(done.stderr.splitlines()) == 1 and '401' in done.stderr
+        assert 'wrong-tOkEn-99' not in done.stderr + done.stdout + (tmp_path / 'json' / 'manifest.json').read_text()
+    assert len(genius.requests) == 2
+
+
+def test_no_network_is_one_line(tmp_path):
+    done = crawl(None, tmp_path, '--artists', 'X', 'Y', code=1)
+    assert len(done.stderr.splitlines()) == 1 and "can't reach Genius; check the network" in done.stderr

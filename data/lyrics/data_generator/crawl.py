@@ -69,22 +69,20 @@ class PatientSession(requests.Session):
         self.headers, self.interval, self.patience = headers, interval, patience
         self.ready, self.why = 0.0, ''  # the moment before which no request leaves, and the trouble it waits out
         self.blocks = 0
+        # counted from the answer on, each redirect's too: a site that has become slow is asked less often
+        self.hooks['response'].append(lambda response, **options: self.wait(interval))
 
-    def wait(self, seconds, why):
+    def wait(self, seconds, why=''):
         """Lets no request leave for so many seconds."""
         self.ready, self.why = max(self.ready, time.monotonic() + seconds), why
 
     def send(self, request, **options):
         """Every request passes here, a redirect or another try too, and so the one rate limit holds for all."""
         seconds = self.ready - time.monotonic()
-        if self.why and seconds >= 1:
-            say(f'{self.why}; waiting {seconds:.0f} s')
+        if self.why and seconds > 0.5:
+            say(f'{self.why}; waiting {math.ceil(seconds)} s')
         time.sleep(max(0, seconds))
-        self.why = ''
-        try:
-            return super().send(request, **options)
-        finally:  # counted from the answer on: a site that has become slow is asked less often
-            self.ready = time.monotonic() + self.interval
+        return super().send(request, **options)
 
     def request(self, method, url, **options):
         """A good answer, after as many tries as patience allows; else Failed, or UserError where nothing can succeed."""
