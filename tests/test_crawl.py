@@ -134,7 +134,8 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, status, body, headers=None):
         data = (body if isinstance(body, str) else json.dumps({'response': body})).encode()
         self.send_response(status)
-        for name, value in ({'Content-Length': len(data)} | (headers or {})).items():
+        kind = 'text/html' if isinstance(body, str) else 'application/json'
+        for name, value in ({'Content-Length': len(data), 'Content-Type': kind} | (headers or {})).items():
             self.send_header(name, str(value))
         self.end_headers()
         self.wfile.write(data)
@@ -599,7 +600,7 @@ def test_a_misspelt_option_does_not_show_the_token(genius, tmp_path):
 
 
 def test_no_message_holds_what_the_server_wrote():
-    assert script.explain(RuntimeError(f'request details: {TOKEN}')) == 'unexpected answer from Genius (RuntimeError)'
+    assert script.explain(RuntimeError(f'details: {TOKEN}')) == ('failed', 'unexpected answer from Genius (RuntimeError)')
 
 
 # ---- stops at any moment ----
@@ -669,10 +670,12 @@ def test_broken_files_are_fetched_again(genius, tmp_path):
     for number, broken in enumerate(['{"id": 1000, "sta', '{"state": "complete", "lyrics": ""}', '[]', '', '[' * 9999]):
         (folder / f'{1000 + number}.json').write_text(broken)
     (folder / 'notes.json').write_text('mine')
-    for broken in '[', '[]', '\0', '{"Tilly Ohm|100": 5}', '{"a": {"id": 100, "folder": "../../x", "songs": {}}}':
+    for broken in ('[', '[]', '\0', '{"Tilly Ohm|100": 5}', '{"a": {"id": 100, "folder": "../../x", "songs": {}}}',
+                   '{"a": {"id": 100, "folder": "tilly-ohm", "songs": {"1000": 5, "x": null}}}'):
         (tmp_path / 'json' / 'manifest.json').write_text(broken)
         crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
-        assert listed(tmp_path, 'Tilly Ohm|100') == dict.fromkeys(range(1000, 1006), 'complete')
+        songs = manifest(tmp_path)['Tilly Ohm|100']['songs']
+        assert [songs[str(number)]['state'] for number in range(1000, 1006)] == ['complete'] * 6
     assert genius.asked() == [*range(1000, 1006)] and (folder / 'notes.json').read_text() == 'mine'
 
 

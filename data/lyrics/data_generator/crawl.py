@@ -80,7 +80,7 @@ class PatientSession(requests.Session):
         """Every request passes here, a redirect or another try too, and so the one rate limit holds for all."""
         seconds = self.ready - time.monotonic()
         if self.why and seconds > 0.5:
-            say(f'{self.why}; waiting {math.ceil(seconds)} s')
+            say(f'{str(self.why).removeprefix("crawl.py: ")}; waiting {math.ceil(seconds)} s')
         time.sleep(max(0, seconds))
         return super().send(request, **options)
 
@@ -88,26 +88,23 @@ class PatientSession(requests.Session):
         """A good answer, after as many tries as patience allows; else Failed, or UserError where nothing can succeed."""
         give_up = time.monotonic() + self.patience
         for tries in itertools.count(1):
-            asked, unreachable = 0, False
+            asked = 0
             try:
-                # lyricsgenius sends headers, the token, with API calls and none with pages
                 response = super().request(method, url, **options)
+                # lyricsgenius gives headers, the token, with API calls and none with pages
                 error, passes = judge(response, wants_json=bool(options.get('headers')))
-                if error is None:
-                    return response
                 asked = retry_after(response)
-            except Timeout as trouble:
-                error, passes, unreachable = Failed('Genius took too long to answer'), True, isinstance(trouble, ConnectTimeout)
-            except (requests.ConnectionError, ChunkedEncodingError) as trouble:
-                error, passes, unreachable = Failed('Genius broke the connection off'), True, no_connection(trouble)
+            except (Timeout, requests.ConnectionError, ChunkedEncodingError) as trouble:
+                error, passes = lost(trouble), True
+            if error is None:
+                response.encoding = 'utf-8'  # requests takes a page that doesn't say for latin-1
+                return response
             if asked > self.patience:
                 raise UserError(f'crawl.py: Genius asks for a rest of {math.ceil(asked / 60)} minutes; run the same command '
                                 'after that, with a lower --requests_per_second')
             backoff = min(LONGEST, self.interval * 2**tries) * random.uniform(0.5, 1) if passes else 0
-            self.wait(max(asked, backoff), "can't reach Genius" if unreachable else error)
+            self.wait(max(asked, backoff), error)
             if not passes or self.ready > give_up:
-                if unreachable:
-                    raise UserError("crawl.py: can't reach Genius; check the network, then run the same command again")
                 raise error
 
 
@@ -140,15 +137,19 @@ def retry_after(response):
         return 0
 
 
-def no_connection(error):
-    """Whether not even a connection came about; one that breaks off may be a single song's fault."""
-    reason = getattr(error.args[0] if error.args else None, 'reason', None)
-    return isinstance(error, (ProxyError, SSLError)) or isinstance(reason, NewConnectionError)
+def lost(trouble):
+    """The error for an answer that never came whole. Where not even a connection came about, no other song fares better."""
+    reason = getattr(trouble.args[0] if trouble.args else None, 'reason', None)
+    if isinstance(trouble, (ConnectTimeout, ProxyError, SSLError)) or isinstance(reason, NewConnectionError):
+        return UserError("crawl.py: can't reach Genius; check the network")
+    return Failed('Genius took too long to answer' if isinstance(trouble, Timeout) else 'Genius broke the connection off')
 
 
 def explain(error):
-    """One line about an error, without what the server wrote."""
-    return str(error) if isinstance(error, Failed) else f'unexpected answer from Genius ({type(error).__name__})'
+    """(state, one line) for an error, without what the server wrote."""
+    if isinstance(error, Failed):
+        return 'blocked' if isinstance(error, Blocked) else 'failed', str(error)
+    return 'failed', f'unexpected answer from Genius ({type(error).__name__})'
 
 
 def count_blocks(session, state):
@@ -206,9 +207,10 @@ def write_json(path, value):
             os.fsync(file.fileno())
         os.replace(temp, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temp.unlink()
         raise UserError(f"crawl.py: can't write {path} ({error.strerror}); make room or give another --data_dir") from None
+    finally:
+        with contextlib.suppress(OSError):  # there is none after a good end
+            temp.unlink()
 
 
 def sweep(data_dir):
@@ -308,8 +310,9 @@ def list_wanted(genius, artist, known, entry, row):
             songs = [song for song in answer['songs'] if song['id'] not in row['songs']]
             looks = [(song, first_look(song, artist, known)) for song in songs]
         except Exception as error:  # whatever the answer holds, the artists to come are not to suffer
-            entry['error'] = row['note'] = f'the list of songs broke off: {explain(error)}'
-            count_blocks(genius._session, 'blocked' if isinstance(error, Blocked) else '')
+            state, why = explain(error)
+            entry['error'] = row['note'] = f'the list of songs broke off: {why}'
+            count_blocks(genius._session, state)
             return
         for song, state in looks:
             noted = {'title': song['title'], 'artist': song['primary_artist']['name'], 'state': state, 'why': ''}
@@ -335,11 +338,11 @@ def fetch(genius, song):
 
 def settle(genius, song, folder, row):
     """Fetches one song into its file, whatever comes of it; returns its state."""
-    state, lyrics, language, why = 'failed', '', None, ''
+    lyrics, language, why = '', None, ''
     try:
         state, lyrics, language = fetch(genius, song)
     except Exception as error:  # whatever this song's answers hold, the other songs go on
-        state, why = 'blocked' if isinstance(error, Blocked) else 'failed', explain(error)
+        state, why = explain(error)
     write_json(folder / f'{int(song["id"])}.json', {
         'id': song['id'], 'title': song['title'], 'artist': song['primary_artist']['name'], 'url': song['url'],
         'language': language, 'state': state, 'lyrics': lyrics})
@@ -361,7 +364,7 @@ def crawl_artist(genius, name, args, manifest, rows):
     folder = args.data_dir / entry['folder']
     known = read_folder(folder)
     for number, song in known.items():  # the files are the truth, the manifest may be older or lost
-        entry['songs'].setdefault(str(number), {}).update({key: song.get(key) for key in ('title', 'artist', 'state')})
+        entry['songs'][str(number)] = {key: song.get(key, '') for key in ('title', 'artist', 'state', 'why')}
     row['old'] = sum(song.get('state') == 'complete' for song in known.values())
     wanted = list_wanted(genius, artist, known, entry, row)
     with tqdm(total=args.max_songs, initial=row['old'], desc=plain(row['artist'])[:30], unit='song', position=1,
@@ -369,7 +372,7 @@ def crawl_artist(genius, name, args, manifest, rows):
 
         def keep(song):
             state = settle(genius, song, folder, row)
-            write_json(args.data_dir / 'manifest.json', manifest)
+            write_json(args.manifest, manifest)
             if state == 'complete':
                 bar.update()
                 if bar.disable and row['new'] % 10 == 0:
@@ -431,6 +434,7 @@ def read_options():
 
     parser.error = refuse
     args, unknown = parser.parse_known_args()
+    args.manifest = args.data_dir / 'manifest.json'
     if unknown:  # argparse would print them whole, and one may be a token after a misspelt --user_token
         refuse('unknown options ' + ' '.join(word.split('=')[0] for word in unknown if word.startswith('-')))
     args.token = (args.user_token or os.environ.get('GENIUS_ACCESS_TOKEN', '')).strip()
@@ -461,17 +465,17 @@ def crawl(genius, names, args, manifest, rows):
         try:
             crawl_artist(genius, name, args, manifest, rows)
         except Exception as error:
-            rows[name]['note'] = explain(error)
-            lost = {'artist': name, 'id': None, 'folder': None, 'songs': {}}
-            manifest.setdefault(name, lost)['error'] = rows[name]['note']
-            count_blocks(genius._session, 'blocked' if isinstance(error, Blocked) else '')
+            state, why = explain(error)
+            unknown = {'artist': name, 'id': None, 'folder': None, 'songs': {}}
+            rows[name]['note'] = manifest.setdefault(name, unknown)['error'] = why
+            count_blocks(genius._session, state)
         row = rows[name]
         if row['note']:
             say(f'{plain(name)}: {row["note"]}')
         elif not sys.stderr.isatty() and not row['twin']:
             say(f'{plain(row["artist"])}: {row["old"] + row["new"]} kept, {row["new"]} of them new')
         if not args.dry_run:
-            write_json(args.data_dir / 'manifest.json', manifest)
+            write_json(args.manifest, manifest)
 
 
 def interrupt(number, frame):
@@ -484,10 +488,9 @@ def main():
     args = read_options()
     names = read_names(args.artists, args.artist_file)
     genius = connect(args)
-    manifest_path = args.data_dir / 'manifest.json'
-    manifest, rows, stop = read_manifest(manifest_path), {}, None
+    manifest, rows, stop = read_manifest(args.manifest), {}, None
     if not args.dry_run:
-        write_json(manifest_path, manifest)  # a folder that can't be written to is found out before the first request
+        write_json(args.manifest, manifest)  # a folder that can't be written to is found out before the first request
         sweep(args.data_dir)
     signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -500,14 +503,14 @@ def main():
         dry_table(rows.values())
     bad = table(rows.values())
     if not args.dry_run:
-        write_json(manifest_path, manifest)
+        write_json(args.manifest, manifest)
     if isinstance(stop, UserError):
         raise stop
     if stop:
         say('stopped; the same command goes on from here')
         sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
     if bad:
-        print(f'{manifest_path} says why; the same command tries the failed ones again')
+        print('the same command tries the failed ones again' + ('' if args.dry_run else f'; {args.manifest} says why'))
         sys.exit(1)
 
 
