@@ -355,8 +355,9 @@ def test_did_you_mean(genius, tmp_path):
     assert not [path for path in genius.requests if path.startswith('/search')]
     assert list(rows(done)) == ['Tilly Ohms', 'Tilly Ohm'] and len(files(tmp_path)) == 9
     assert 'Tilli Ohm' not in manifest(tmp_path)  # the mistake is mended
-    done = crawl(genius, tmp_path, '--artists', 'Nobody|999', code=1)
+    done = crawl(genius, tmp_path, '--artists', 'Nobody|999', 'T-Rex of Rap', code=1)
     assert 'Nobody|999: Genius has nothing there (HTTP 404)' in done.stderr
+    assert 'T-Rex of Rap: no artist of exactly this name; did you mean "Tilly Ohm|100",' in done.stderr  # what the search found
 
 
 def test_an_artist_renamed_and_a_namesake(genius, tmp_path):
@@ -478,6 +479,17 @@ def test_the_one_rate_limit_holds(genius, tmp_path):
     crawl(genius, tmp_path, '--artists', 'Tilly Ohm', rate=10)
     gaps = [b - a for a, b in zip(genius.times, genius.times[1:], strict=False)]
     assert len(gaps) == 7 and min(gaps) >= 0.1 and states(tmp_path)[1001] == 'complete'
+
+
+def test_backoff_grows_to_a_limit_by_chance(genius, tmp_path):
+    for interval, tries, most in (1, 1, 2), (1, 3, 8), (0.5, 3, 4), (1, 9, 60), (10, 99, 60):
+        waits = [script.backoff(interval, tries) for _ in range(200)]
+        assert most / 2 <= min(waits) < 0.6 * most and 0.9 * most < max(waits) <= most
+    genius.add('Tilly Ohm', 'One')
+    genius.fault('^/search', (500, ''), times=5)
+    crawl(genius, tmp_path, '--patience=20', '--artists', 'Tilly Ohm', rate=100)
+    gaps = [b - a for a, b in zip(genius.times[:6], genius.times[1:6], strict=False)]
+    assert all(gap >= 0.01 * 2**tries / 2 for tries, gap in enumerate(gaps, 1))
 
 
 BAD = {'500': ((500, TOKEN), 'HTTP 500'), '404': ((404, TOKEN), 'HTTP 404'), '204': ((204, ''), 'HTTP 204'),
@@ -738,7 +750,8 @@ def test_progress_bars_on_a_terminal(genius, tmp_path):
 
 def test_plain_lines_now_and_then(genius, tmp_path):
     genius.add('Tilly Ohm', *map(str, range(21)))
-    done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
+    done = crawl(genius, tmp_path, '--data_dir=new/folder', '--artists', 'Tilly Ohm')
+    assert len([*(tmp_path / 'new' / 'folder').glob('tilly-ohm/*.json')]) == 21
     assert done.stderr.splitlines() == ['crawl.py: Tilly Ohm: 10 new songs', 'crawl.py: Tilly Ohm: 20 new songs',
                                         'crawl.py: Tilly Ohm: 21 kept, 21 of them new']
 

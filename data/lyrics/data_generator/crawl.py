@@ -102,8 +102,7 @@ class PatientSession(requests.Session):
             if asked > self.patience:
                 raise UserError(f'crawl.py: Genius asks for a rest of {math.ceil(asked / 60)} minutes; run the same command '
                                 'after that, with a lower --requests_per_second')
-            backoff = min(LONGEST, self.interval * 2**tries) * random.uniform(0.5, 1) if passes else 0
-            self.wait(max(asked, backoff), error)
+            self.wait(max(asked, backoff(self.interval, tries) if passes else 0), error)
             if not passes or self.ready > give_up:
                 raise error
 
@@ -127,6 +126,11 @@ def judge(response, wants_json):
     except ValueError:
         return Blocked('Genius sent a page where data belongs'), True
     return None, False
+
+
+def backoff(interval, tries):
+    """Seconds until the next try: doubled each time, and by chance shorter, so that many crawlers don't come back at once."""
+    return min(LONGEST, interval * 2**tries) * random.uniform(0.5, 1)
 
 
 def retry_after(response):
@@ -408,9 +412,9 @@ def table(rows):
     bad = False
     for row in rows:
         states = ['left' if song['state'] == 'wanted' else song['state'] for song in row['songs'].values()]
-        note = row['note'] or (f'the same artist as {plain(row["twin"])}' if row['twin'] else '')
+        note = row['note'] or row['twin'] and f'the same artist as {plain(row["twin"])}'
         print(f'{plain(row["artist"]):<30.30} {row["old"] + row["new"]:>6} {row["new"]:>6}',
-              *(f'{states.count(column):>{max(6, len(column))}}' for column in columns), f' <- {note}' if note else '')
+              *(f'{states.count(column):>{max(6, len(column))}}' for column in columns), *([f' <- {note}'] if note else []))
         bad = bad or bool(row['note']) or 'blocked' in states or 'failed' in states
     return bad
 
