@@ -665,6 +665,16 @@ def test_a_clean_stop(genius, tmp_path, number, code):
 
 
 @posix
+def test_two_crawls_in_one_folder(genius, tmp_path):
+    genius.add('Tilly Ohm')
+    second = []
+    genius.before = lambda number: number == 3 and second.append(crawl(genius, tmp_path, '--artists', 'Kobalt Figgs', code=1))
+    crawl(genius, tmp_path, '--artists', 'Tilly Ohm', '--timeout=30')
+    assert 'another crawl is at work in json' in second[0].stderr and len(second[0].stderr.splitlines()) == 1
+    assert len(genius.requests) == 8 and len(files(tmp_path)) == 3
+
+
+@posix
 def test_ctrl_c_ends_a_wait_at_once(genius, tmp_path):
     genius.fault('^/search', (429, '', {'Retry-After': '100'}))
     process = start(genius, tmp_path, '--patience=200', '--artists', 'Tilly Ohm')

@@ -217,6 +217,19 @@ def write_json(path, value):
             temp.unlink()
 
 
+def claim(data_dir):
+    """Makes the folder this crawl's own until it ends: two in one folder would undo each other's manifest, and ask Genius
+    twice as often. The system lifts the lock even of a crawl that is killed; Windows has none."""
+    with contextlib.suppress(OSError, ImportError):  # nor have some network disks; that it can't be written to, writing tells
+        data_dir.mkdir(parents=True, exist_ok=True)
+        import fcntl
+
+        try:
+            fcntl.flock(os.open(data_dir, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'crawl.py: another crawl is at work in {data_dir}; wait for its end') from None
+
+
 def sweep(data_dir):
     """Removes what a killed run left half-written."""
     for leftover in [*data_dir.glob('*.json.tmp'), *data_dir.glob('*/*.json.tmp')]:
@@ -420,6 +433,7 @@ def table(rows):
 
 
 def read_options():
+    """The command line, checked; every mistake is one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--user_token', help='Genius API token; else the environment variable GENIUS_ACCESS_TOKEN')
     parser.add_argument('--data_dir', type=Path, default='json', help='where the songs go (default: json)')
@@ -492,6 +506,8 @@ def main():
     args = read_options()
     names = read_names(args.artists, args.artist_file)
     genius = connect(args)
+    if not args.dry_run:
+        claim(args.data_dir)
     manifest, rows, stop = read_manifest(args.manifest), {}, None
     if not args.dry_run:
         write_json(args.manifest, manifest)  # a folder that can't be written to is found out before the first request
