@@ -3,72 +3,251 @@ Fetch lyrics from Genius into one JSON file a song. Crawl only what you have the
 
     $ export GENIUS_ACCESS_TOKEN=...        # from https://genius.com/api-clients
     $ python data/lyrics/data_generator/crawl.py --artist_file=data/lyrics/data_generator/artist.txt --data_dir=json
-    $ python data/lyrics/data_generator/crawl.py --user_token=... --max_songs=40 --artists "First Name" "Second Name"
+    $ python data/lyrics/data_generator/crawl.py --user_token=... --max_songs=40 --artists "First Name" "Second Name|1234"
+    $ python data/lyrics/data_generator/crawl.py --artists "First Name" --dry_run        # only list what would be fetched
 
 Leaves <data_dir>/<artist>/<song id>.json and <data_dir>/manifest.json, which says what became of every song listed.
-Run the same command again to go on: what is complete on disk is not fetched a second time.
-The exit code is 0 if all went well, 1 if an artist or a song failed, 130 after Ctrl-C.
+Run the same command again to go on, however the last run ended: what is complete on disk is not fetched a second time.
+The exit code is 0 if all went well, 1 if an artist or a song failed, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 import argparse
+import contextlib
 import difflib
 import hashlib
+import itertools
 import json
+import math
 import os
+import random
 import re
+import signal
 import sys
+import time
 import unicodedata
 from pathlib import Path
 from urllib.parse import urlparse
 
 import requests
 from lyricsgenius import Genius
+from requests.exceptions import ChunkedEncodingError, ConnectTimeout, ProxyError, SSLError, Timeout
 from tqdm import tqdm
+from urllib3.exceptions import InvalidHeader, NewConnectionError
+from urllib3.util import Retry
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from nanorap import UserError  # noqa: E402
 
-TROUBLES = 3  # blocked or failed songs in a row that end an artist: a site that refuses us is left alone
-# what the manifest and the summary say of a song whose file has this state
-OUTCOMES = {'complete': 'new', 'instrumental': 'skipped', 'unreleased': 'skipped',
-            'blocked': 'failed', 'failed': 'failed'}
+BLOCKS = 5  # blocked songs or lists in a row that end the crawl: a site that refuses us is left alone
+REST = 30  # intervals between two requests that pass before blocked songs are asked for again
+LONGEST = 60  # seconds: a wait grows up to this, unless Retry-After asks for more
+SETTLED = ('complete', 'instrumental', 'unreleased')  # states of a song on disk that need no second visit
+SKIPPED = ('other artist', 'instrumental', 'unreleased')
+
+
+class Failed(Exception):
+    """Why a song, a list or an artist can't be had now, in words of our own: what the server wrote may hold the token."""
+
+
+class Blocked(Failed):
+    """Genius refuses us, or pretends: 403, 429 without end, a page where data belongs, a song page without lyrics."""
+
+
+def say(line):
+    """A line to stderr that leaves the progress bars whole."""
+    tqdm.write(f'crawl.py: {line}', file=sys.stderr)
+
+
+# ---- asking Genius ----
+
+
+class PatientSession(requests.Session):
+    """The one door to Genius. lyricsgenius hides statuses; here they are seen, waited for, or named."""
+
+    def __init__(self, headers, interval, patience):
+        super().__init__()
+        self.headers, self.interval, self.patience = headers, interval, patience
+        self.ready, self.why = 0.0, ''  # the moment before which no request leaves, and the trouble it waits out
+        self.blocks = 0
+        # counted from the answer on, each redirect's too: a site that has become slow is asked less often
+        self.hooks['response'].append(lambda response, **options: self.wait(interval))
+
+    def wait(self, seconds, why=''):
+        """Lets no request leave for so many seconds."""
+        self.ready, self.why = max(self.ready, time.monotonic() + seconds), why
+
+    def send(self, request, **options):
+        """Every request passes here, a redirect or another try too, and so the one rate limit holds for all."""
+        seconds = self.ready - time.monotonic()
+        if self.why and seconds > 0.5:
+            say(f'{str(self.why).removeprefix("crawl.py: ")}; waiting {math.ceil(seconds)} s')
+        time.sleep(max(0, seconds))
+        return super().send(request, **options)
+
+    def request(self, method, url, **options):
+        """A good answer, after as many tries as patience allows; else Failed, or UserError where nothing can succeed."""
+        give_up = time.monotonic() + self.patience
+        for tries in itertools.count(1):
+            asked = 0
+            try:
+                response = super().request(method, url, **options)
+                # lyricsgenius gives headers, the token, with API calls and none with pages
+                error, passes = judge(response, wants_json=bool(options.get('headers')))
+                asked = retry_after(response)
+            except (Timeout, requests.ConnectionError, ChunkedEncodingError) as trouble:
+                error, passes = lost(trouble), True
+            if error is None:
+                response.encoding = 'utf-8'  # requests takes a page that doesn't say for latin-1
+                return response
+            if asked > self.patience:
+                raise UserError(f'crawl.py: Genius asks for a rest of {math.ceil(asked / 60)} minutes; run the same command '
+                                'after that, with a lower --requests_per_second')
+            self.wait(max(asked, backoff(self.interval, tries) if passes else 0), error)
+            if not passes or self.ready > give_up:
+                raise error
+
+
+def judge(response, wants_json):
+    """(what is wrong with an answer or None, whether it may pass if asked again)"""
+    status = response.status_code
+    if status == 401 and wants_json:
+        raise UserError('crawl.py: Genius refused the token (HTTP 401); take one from https://genius.com/api-clients')
+    if status in (401, 403):
+        return Blocked(f'Genius refuses (HTTP {status})'), False
+    if status == 429:
+        return Blocked('Genius gets too many requests (HTTP 429)'), True
+    if status == 404:
+        return Failed('Genius has nothing there (HTTP 404)'), False
+    if status != 200:
+        return Failed(f'Genius has trouble (HTTP {status})'), status == 408 or status >= 500
+    try:
+        if wants_json:
+            response.json()
+    except ValueError:
+        return Blocked('Genius sent a page where data belongs'), True
+    return None, False
+
+
+def backoff(interval, tries):
+    """Seconds until the next try: doubled each time, and by chance shorter, so that many crawlers don't come back at once."""
+    return min(LONGEST, interval * 2**tries) * random.uniform(0.5, 1)
+
+
+def retry_after(response):
+    """The seconds that Retry-After asks for, as a number or as a date; 0 if it doesn't."""
+    try:
+        return Retry().get_retry_after(response) or 0
+    except (InvalidHeader, ValueError, OverflowError):
+        return 0
+
+
+def lost(trouble):
+    """The error for an answer that never came whole. Where not even a connection came about, no other song fares better."""
+    reason = getattr(trouble.args[0] if trouble.args else None, 'reason', None)
+    if isinstance(trouble, (ConnectTimeout, ProxyError, SSLError)) or isinstance(reason, NewConnectionError):
+        return UserError("crawl.py: can't reach Genius; check the network")
+    return Failed('Genius took too long to answer' if isinstance(trouble, Timeout) else 'Genius broke the connection off')
+
+
+def explain(error):
+    """(state, one line) for an error, without what the server wrote."""
+    if isinstance(error, Failed):
+        return 'blocked' if isinstance(error, Blocked) else 'failed', str(error)
+    return 'failed', f'unexpected answer from Genius ({type(error).__name__})'
+
+
+def count_blocks(session, state):
+    """Ends the crawl after too many blocks in a row; only lyrics show that the site serves us again."""
+    session.blocks = 0 if state == 'complete' else session.blocks + (state == 'blocked')
+    if session.blocks >= BLOCKS:
+        raise UserError(f'crawl.py: stopped, Genius blocks us ({BLOCKS} refusals or pages without lyrics in a row); leave it '
+                        'alone for some hours, then run the same command with a lower --requests_per_second')
+
+
+# ---- names and files ----
 
 
 def fold(name):
     """Letters and digits alone, without case and accents; a name of nothing but signs stays as it is."""
-    plain = unicodedata.normalize('NFKD', name).casefold()
-    return ''.join(c for c in plain if c.isalnum()) or name.strip().casefold()
+    plain = unicodedata.normalize('NFKD', unicodedata.normalize('NFKD', name).casefold())
+    plain = plain.translate(str.maketrans({'ø': 'o', 'ł': 'l', 'đ': 'd', 'ð': 'd', 'æ': 'ae', 'œ': 'oe', 'ı': 'i', 'þ': 'th'}))
+    # other scripts write vowels as marks: those stay, only the accents of Latin, Greek and Cyrillic go
+    return ''.join(c for c in plain if c.isalnum() or unicodedata.category(c)[0] == 'M' and c > '\u036f') or plain.strip()
 
 
 def slug(name):
-    """A folder name: readable ASCII, with a hash of the whole name wherever the readable part alone could clash."""
+    """A folder name: readable ASCII, with a hash of the whole name unless the readable part gives the name back."""
     ascii_name = unicodedata.normalize('NFKD', name).encode('ascii', 'ignore').decode().lower()
     readable = re.sub(r'[^a-z0-9]+', '-', ascii_name).strip('-')[:50].strip('-')
     # Windows keeps con, nul, com1 ... for its devices
     reserved = re.fullmatch(r'con|prn|aux|nul|com\d|lpt\d', readable)
-    if readable and name.lower().replace(' ', '-') == readable and '-' not in name and not reserved:
+    if readable and name == readable.replace('-', ' ').title() and not reserved:
         return readable
-    return f'{readable or "artist"}-{hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]}'
+    return f'{readable or "artist"}-{hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]}'
+
+
+def plain(text):
+    """Text of a stranger on one line of a terminal, without control characters."""
+    return ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())
 
 
 def read_json(path):
-    """The object in a JSON file; {} for a missing or broken one, which is then fetched again."""
+    """The object in a JSON file; {} for a missing or broken one, which is then made again."""
     try:
         value = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def write_json(path, value):
-    """All or nothing: a crawl that is cut off never leaves half a file under the final name."""
+    """All or nothing: a crawl that is cut off, or a disk that is full, leaves no half file under the final name."""
     temp = path.with_name(path.name + '.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temp.write_bytes(json.dumps(value, ensure_ascii=False, indent=1).encode('utf-8', 'replace'))
+        with open(temp, 'wb') as file:
+            file.write(json.dumps(value, ensure_ascii=False, indent=1).encode('utf-8', 'replace'))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temp, path)
     except OSError as error:
-        raise UserError(f"crawl.py: can't write {path} ({error.strerror}); give another --data_dir") from None
+        raise UserError(f"crawl.py: can't write {path} ({error.strerror}); make room or give another --data_dir") from None
+    finally:
+        with contextlib.suppress(OSError):  # there is none after a good end
+            temp.unlink()
+
+
+def claim(data_dir):
+    """Makes the folder this crawl's own until it ends: two in one folder would undo each other's manifest, and ask Genius
+    twice as often. The system lifts the lock even of a crawl that is killed; Windows has none."""
+    with contextlib.suppress(OSError, ImportError):  # nor have some network disks; that it can't be written to, writing tells
+        data_dir.mkdir(parents=True, exist_ok=True)
+        import fcntl
+
+        try:
+            fcntl.flock(os.open(data_dir, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'crawl.py: another crawl is at work in {data_dir}; wait for its end') from None
+
+
+def sweep(data_dir):
+    """Removes what a killed run left half-written."""
+    for leftover in [*data_dir.glob('*.json.tmp'), *data_dir.glob('*/*.json.tmp')]:
+        with contextlib.suppress(OSError):  # it harms no one
+            leftover.unlink()
+
+
+def read_manifest(path):
+    """The artists of earlier runs; whatever isn't as save left it is forgotten, since the song files are the truth."""
+    return {key: entry for key, entry in read_json(path).items()
+            if isinstance(entry, dict) and isinstance(entry.get('id'), int) and isinstance(entry.get('songs'), dict)
+            and re.fullmatch(r'[a-z0-9-]+', str(entry.get('folder')))}
+
+
+def read_folder(folder):
+    """{id: song} of the songs on disk; a broken file, or a complete song without lyrics, counts as not there."""
+    songs = {int(path.stem): read_json(path) for path in folder.glob('*.json') if path.stem.isdecimal()}
+    return {number: song for number, song in songs.items() if song.get('state') != 'complete' or song.get('lyrics')}
 
 
 def read_names(artists, artist_file):
@@ -80,180 +259,285 @@ def read_names(artists, artist_file):
         except (OSError, ValueError) as error:
             reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
             raise UserError(f"crawl.py: can't read --artist_file {artist_file} ({reason})") from None
-    names = {}
-    for name in [line.strip() for line in lines if not line.lstrip().startswith('#')] + [a.strip() for a in artists]:
-        if name:
-            names.setdefault(name.casefold(), name)
-    if not names:
+    names = [name.strip() for name in [*(line for line in lines if not line.lstrip().startswith('#')), *artists]]
+    if not any(names):
         raise UserError('crawl.py: no artists; give --artists "A" "B", or --artist_file with one name a line')
-    return list(names.values())
+    return list(dict.fromkeys(name for name in names if name))
 
 
-def explain(error, token):
-    """One line without the token. A refused token ends the run here: no later call could succeed."""
-    # lyricsgenius raises a bare AssertionError with the status, all headers and the body in its message
-    status = re.match(r'Unexpected response status code: (\d+)', str(error))
-    if status and status[1] == '401':
-        raise UserError('crawl.py: Genius refused the token (HTTP 401); take one from https://genius.com/api-clients')
-    if status:
-        return f'HTTP {status[1]} from Genius; try later, or with a lower --requests_per_second'
-    if isinstance(error, requests.exceptions.JSONDecodeError):
-        return 'Genius sent a page where data belongs (a block page, or a proxy); try later'
-    if isinstance(error, requests.exceptions.Timeout):
-        return 'Genius took too long to answer; try later'
-    if isinstance(error, requests.exceptions.ConnectionError):
-        return "can't reach Genius; check the network"
-    return ' '.join(f'unexpected answer, {type(error).__name__}: {error}'.replace(token, '***').split())[:200]
+# ---- one artist ----
 
 
 def find_artist(genius, name):
-    """(artist, names that come close). Looks among the artists of the songs found: the library's own search_artist()
+    """The artist of a name, or of Name|id. Looks among the artists of the songs found: the library's own search_artist()
     goes through the public site, without the token."""
-    artists = {}
+    if given := re.fullmatch(r'.*\|\s*(\d+)', name):
+        return genius.artist(int(given[1]))['artist']
+    found = {}
     for page in 1, 2, 3:
-        hits = [hit['result']['primary_artist'] for hit in genius.search_songs(name, page=page)['hits']]
-        for artist in hits:
-            artists.setdefault(artist['name'], artist)
-        # the exact name wins over another one that folds to the same: $NOT and Not
-        for same in str, str.casefold, fold:
-            for artist in artists.values():
-                if same(artist['name']) == same(name):
-                    return artist, []
-        if not hits:
+        hits = [hit['result'] for hit in genius.search_songs(name, page=page)['hits']]
+        for song in hits:
+            for artist in [song['primary_artist'], *song.get('featured_artists', [])]:
+                found.setdefault(artist['id'], artist)
+        if not hits or any(artist['name'] == name for artist in found.values()):
             break
-    folded = {fold(other): other for other in artists}
-    return None, [folded[close] for close in difflib.get_close_matches(fold(name), folded, n=3, cutoff=0.5)]
+    # the exact name wins over another one that folds to the same: $NOT and Not
+    for same in str, str.casefold, fold:
+        near = [artist for artist in found.values() if same(artist['name']) == same(name)]
+        if len(near) == 1:
+            return near[0]
+        if near:  # two artists of one name: the user knows which
+            break
+    folded = {fold(artist['name']): artist for artist in found.values()}
+    near = near or [folded[close] for close in difflib.get_close_matches(fold(name), folded, n=3, cutoff=0.5)]
+    near = near or list(found.values())[:3]
+    hint = 'did you mean ' + ', '.join(f'"{plain(artist["name"])}|{artist["id"]}"' for artist in near) + '?'
+    raise Failed(f'no artist of exactly this name; {hint if near else "check the spelling"}')
 
 
-def list_songs(genius, artist_id):
+def entry_of(manifest, artist):
+    """The artist's part of the manifest. Found by the id: the folder stays, even if Genius has renamed the artist."""
+    old = next((key for key, entry in manifest.items() if entry['id'] == artist['id']), None)
+    entry = manifest.pop(old) if old else {'songs': {}, 'folder': slug(artist['name'])}
+    if any(other['folder'] == entry['folder'] for other in manifest.values()):  # another artist of the same name
+        entry['folder'] += f'-{artist["id"]}'
+    manifest[f'{artist["name"]}|{artist["id"]}'] = entry | {'artist': artist['name'], 'id': artist['id'], 'error': None}
+    return manifest[f'{artist["name"]}|{artist["id"]}']
+
+
+def first_look(song, artist, known):
+    """The state of a song, as far as the disk and the list alone tell."""
+    if known.get(song['id'], {}).get('state') in SETTLED:
+        return known[song['id']]['state']
+    if song['primary_artist']['id'] != artist['id']:
+        return 'other artist'
+    if song.get('instrumental'):
+        return 'instrumental'
+    return 'wanted' if song['lyrics_state'] == 'complete' else 'unreleased'
+
+
+def list_wanted(genius, artist, known, entry, row):
+    """Yields the songs to fetch, the most popular first, and notes every song listed. A list that breaks off ends early:
+    what it gave is fetched all the same."""
     page = 1
     while page:
-        answer = genius.artist_songs(artist_id, sort='popularity', per_page=50, page=page)
-        yield from answer['songs']
-        page = answer['next_page'] if answer['songs'] else None
+        try:
+            answer = genius.artist_songs(artist['id'], sort='popularity', per_page=50, page=page)
+            # the order may shift between two pages, and a song come twice
+            songs = [song for song in answer['songs'] if song['id'] not in row['songs']]
+            looks = [(song, first_look(song, artist, known)) for song in songs]
+        except Exception as error:  # whatever the answer holds, the artists to come are not to suffer
+            state, why = explain(error)
+            entry['error'] = row['note'] = f'the list of songs broke off: {why}'
+            count_blocks(genius._session, state)
+            return
+        for song, state in looks:
+            noted = {'title': song['title'], 'artist': song['primary_artist']['name'], 'state': state, 'why': ''}
+            entry['songs'][str(song['id'])] = row['songs'][song['id']] = noted
+            if state == 'wanted':
+                yield song
+        page = answer.get('next_page') if songs else None
 
 
-def fetch(genius, song, token):
-    """(state, lyrics, language, why it failed). Asks for the page only where the list promises lyrics."""
-    if song.get('instrumental'):
-        return 'instrumental', '', None, ''
-    if song['lyrics_state'] != 'complete':
-        return 'unreleased', '', None, ''
-    try:
-        # the library puts its own WEB_ROOT before what follows this prefix
-        lyrics = genius.lyrics(song_url='https://genius.com/' + urlparse(song['url']).path.lstrip('/')) or ''
-        info = genius.song(song['id'])['song']  # the list has no language, and not always the instrumental flag
-    except Exception as error:  # whatever this song's page holds, the other songs go on
-        return 'failed', '', None, explain(error, token)
+def fetch(genius, song):
+    """(state, lyrics, language). The song's data first: the list has no language, nor always the instrumental flag."""
+    info = genius.song(song['id'])['song']
     if info.get('instrumental'):
-        return 'instrumental', '', None, ''
-    # the library doesn't tell a block page (403, a captcha) from a page without lyrics: neither raises
-    if not lyrics.strip():
-        return 'blocked', '', None, 'a page without lyrics: Genius may be blocking this address'
-    return 'complete', lyrics, info.get('language'), ''
+        return 'instrumental', '', None
+    if info.get('lyrics_state', 'complete') != 'complete':
+        return 'unreleased', '', None
+    # the library puts its own WEB_ROOT before what follows this prefix
+    lyrics = genius.lyrics(song_url='https://genius.com/' + urlparse(song['url']).path.lstrip('/')) or ''
+    if not lyrics.strip():  # a block page with status 200 looks like this
+        raise Blocked('a page without lyrics')
+    return 'complete', lyrics, info.get('language')
 
 
-def crawl_artist(genius, name, token, data_dir, max_songs, entry):
-    """Fills entry, the artist's part of the manifest, as it goes: what it holds stays true if the crawl is cut off."""
-    artist, close = find_artist(genius, name)
-    if artist is None:
-        hint = f'did you mean {", ".join(close)}?' if close else 'check the spelling'
-        entry['error'] = f'no artist {name}; {hint}'
+def settle(genius, song, folder, row):
+    """Fetches one song into its file, whatever comes of it; returns its state."""
+    lyrics, language, why = '', None, ''
+    try:
+        state, lyrics, language = fetch(genius, song)
+    except Exception as error:  # whatever this song's answers hold, the other songs go on
+        state, why = explain(error)
+    write_json(folder / f'{int(song["id"])}.json', {
+        'id': song['id'], 'title': song['title'], 'artist': song['primary_artist']['name'], 'url': song['url'],
+        'language': language, 'state': state, 'lyrics': lyrics})
+    row['songs'][song['id']].update(state=state, why=why)
+    row['new'] += state == 'complete'
+    count_blocks(genius._session, state)
+    return state
+
+
+def crawl_artist(genius, name, args, manifest, rows):
+    """One artist, from the name to the files. The row of the table fills as it goes: it is true whenever the crawl ends."""
+    row = rows[name] = {'artist': name, 'id': None, 'old': 0, 'new': 0, 'songs': {}, 'twin': None, 'note': ''}
+    artist = find_artist(genius, name)
+    row['twin'] = next((key for key, other in rows.items() if other['id'] == artist['id']), None)
+    if row['twin']:
         return
-    entry.update(artist=artist['name'], id=artist['id'], folder=slug(artist['name']))
-    seen, kept, troubles = set(), 0, 0
-    with tqdm(total=max_songs, desc=artist['name'], unit='song', disable=None) as bar:
-        for song in list_songs(genius, artist['id']):
-            song_id = int(song['id'])
-            if song_id in seen:  # the order may shift between two pages
-                continue
-            seen.add(song_id)
-            row = {'id': song_id, 'title': song['title'], 'primary_artist': song['primary_artist']['name'],
-                   'lyrics_state': song['lyrics_state'],
-                   'outcome': 'skipped', 'why': 'other primary artist'}
-            entry['songs'].append(row)
-            if song['primary_artist']['id'] != artist['id']:
-                continue
-            path = data_dir / entry['folder'] / f'{song_id}.json'
-            saved = read_json(path)
-            if saved.get('state') == 'complete' and saved.get('lyrics'):
-                row.update(outcome='on disk', why='')
-            else:
-                state, lyrics, language, why = fetch(genius, song, token)
-                row.update(outcome=OUTCOMES[state], why=f'{state}: {why}' if why else state)
-                write_json(path, {'id': song_id, 'title': song['title'], 'artist': row['primary_artist'],
-                                  'url': song['url'], 'language': language, 'state': state,
-                                  'lyrics': lyrics})
-            if row['outcome'] == 'failed':
-                troubles += 1
-            elif row['outcome'] != 'skipped':
-                kept, troubles = kept + 1, 0
+    row['artist'], row['id'] = artist['name'], artist['id']
+    entry = entry_of(manifest, artist)
+    folder = args.data_dir / entry['folder']
+    known = read_folder(folder)
+    for number, song in known.items():  # the files are the truth, the manifest may be older or lost
+        entry['songs'][str(number)] = {key: song.get(key, '') for key in ('title', 'artist', 'state', 'why')}
+    row['old'] = sum(song.get('state') == 'complete' for song in known.values())
+    wanted = list_wanted(genius, artist, known, entry, row)
+    with tqdm(total=args.max_songs, initial=row['old'], desc=plain(row['artist'])[:30], unit='song', position=1,
+              leave=False, disable=None) as bar:
+
+        def keep(song):
+            state = settle(genius, song, folder, row)
+            write_json(args.manifest, manifest)
+            if state == 'complete':
                 bar.update()
-            if troubles == TROUBLES:
-                entry['error'] = f'stopped after {TROUBLES} failed songs in a row ({row["why"]}); try later'
-            if kept == max_songs or entry['error']:
+                if bar.disable and row['new'] % 10 == 0:
+                    say(f'{plain(row["artist"])}: {row["new"]} new songs')
+            return state in SETTLED
+
+        # as many songs as are lacking, then as many more as could not be kept
+        while batch := list(itertools.islice(wanted, max(0, args.max_songs - row['old'] - row['new']))):
+            if args.dry_run:
                 break
+            later = [song for song in batch if not keep(song)]
+            if later:
+                genius._session.wait(REST * genius._session.interval, 'before another try at what failed')
+            for song in later:
+                keep(song)
 
 
-def summary(entries):
-    """Prints the table; True if something failed."""
-    print(f'{"artist":<40} {"kept":>6} {"of it new":>10} {"skipped":>8} {"failed":>7}')
+# ---- the whole crawl ----
+
+
+def dry_table(rows):
+    """What would be done, song by song."""
+    for row in rows:
+        for number, song in row['songs'].items():
+            action = {'complete': 'on disk', 'wanted': 'fetch'}.get(song['state'], 'skip')
+            print(f'{number:>10} {action:<8} {song["state"]:<13} {plain(song["artist"])} - {plain(song["title"])}')
+
+
+def table(rows):
+    """Prints what became of every artist; True if something failed."""
+    columns = [*SKIPPED, 'blocked', 'failed', 'left']
+    print(f'{"artist":<30} {"kept":>6} {"new":>6}', *(f'{column:>{max(6, len(column))}}' for column in columns))
     bad = False
-    for name, entry in entries.items():
-        outcomes = [row['outcome'] for row in entry['songs']]
-        new, skipped, failed = (outcomes.count(outcome) for outcome in ('new', 'skipped', 'failed'))
-        kept = new + outcomes.count('on disk')
-        note = f'  <- {entry["error"]}' if entry['error'] else ''
-        print(f'{entry["artist"] or name:<40.40} {kept:>6} {new:>10} {skipped:>8} {failed:>7}{note}')
-        bad = bad or failed > 0 or bool(note)
+    for row in rows:
+        states = ['left' if song['state'] == 'wanted' else song['state'] for song in row['songs'].values()]
+        note = row['note'] or row['twin'] and f'the same artist as {plain(row["twin"])}'
+        print(f'{plain(row["artist"]):<30.30} {row["old"] + row["new"]:>6} {row["new"]:>6}',
+              *(f'{states.count(column):>{max(6, len(column))}}' for column in columns), *([f' <- {note}'] if note else []))
+        bad = bad or bool(row['note']) or 'blocked' in states or 'failed' in states
     return bad
 
 
-def main():
+def read_options():
+    """The command line, checked; every mistake is one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--user_token', help='Genius API token; else the environment variable GENIUS_ACCESS_TOKEN')
     parser.add_argument('--data_dir', type=Path, default='json', help='where the songs go (default: json)')
     parser.add_argument('--max_songs', type=int, default=40, help='songs to keep per artist (default: 40)')
-    parser.add_argument('--artist_file', help='one name a line; blank lines and lines that start with # are left out')
+    parser.add_argument('--artist_file', help='one name, or Name|Genius id, a line; blank lines and # comments are left out')
     parser.add_argument('--artists', nargs='+', default=[], metavar='NAME', help='names, after those of the file')
+    parser.add_argument('--dry_run', action='store_true', help='list what would be fetched, and write nothing')
     parser.add_argument('--requests_per_second', type=float, default=1.0, help='the one rate limit (default: 1.0)')
+    parser.add_argument('--timeout', type=float, default=15.0, help='seconds to wait for an answer (default: 15)')
+    parser.add_argument('--patience', type=float, default=300.0,
+                        help='seconds to go on trying one request, and the longest Retry-After waited for (default: 300)')
     parser.add_argument('--api_root', help='a server in place of Genius, token and all: for tests and proxies')
-    args = parser.parse_args()
-    sys.stdout.reconfigure(errors='replace')  # a console that lacks a letter of a name is no reason to stop
-    token = (args.user_token or os.environ.get('GENIUS_ACCESS_TOKEN', '')).strip()
-    if not re.fullmatch(r'[!-~]+', token):  # what an HTTP header takes
-        raise UserError('crawl.py: no usable token; take one from https://genius.com/api-clients and give it '
-                        'with --user_token or as GENIUS_ACCESS_TOKEN')
-    if args.max_songs < 1 or not args.requests_per_second > 0:
-        raise UserError('crawl.py: --max_songs and --requests_per_second must be above 0')
-    names = read_names(args.artists, args.artist_file)
 
-    genius = Genius(token, timeout=15, sleep_time=1 / args.requests_per_second)
+    def refuse(message):
+        raise UserError(f'crawl.py: {message}; see --help')
+
+    parser.error = refuse
+    args, unknown = parser.parse_known_args()
+    args.manifest = args.data_dir / 'manifest.json'
+    if unknown:  # argparse would print them whole, and one may be a token after a misspelt --user_token
+        refuse('unknown options ' + ' '.join(word.split('=')[0] for word in unknown if word.startswith('-')))
+    args.token = (args.user_token or os.environ.get('GENIUS_ACCESS_TOKEN', '')).strip()
+    if not re.fullmatch(r'[!-~]+', args.token):  # what an HTTP header takes
+        refuse('no usable token; take one from https://genius.com/api-clients and give it with --user_token or as '
+               'GENIUS_ACCESS_TOKEN')
+    for option in 'max_songs', 'requests_per_second', 'timeout', 'patience':
+        if not 0 < getattr(args, option) < math.inf:
+            refuse(f'--{option} must be a number above 0')
+    if args.api_root and not re.match('https?://.', args.api_root):
+        refuse('--api_root must start with http:// or https://')
+    return args
+
+
+def connect(args):
+    """lyricsgenius with our session in place of its own, and at another server if one is given."""
+    genius = Genius(args.token, timeout=args.timeout, sleep_time=0)
+    genius._session = PatientSession(genius._session.headers, 1 / args.requests_per_second, args.patience)
     if args.api_root:
         root = args.api_root.rstrip('/')
         genius.API_ROOT, genius.PUBLIC_API_ROOT, genius.WEB_ROOT = f'{root}/', f'{root}/api/', f'{root}/'
+    return genius
 
-    manifest_path, entries = args.data_dir / 'manifest.json', {}
-    manifest = read_json(manifest_path)  # artists of earlier runs stay in it
+
+def crawl(genius, names, args, manifest, rows):
+    """All artists, one after the other; what goes wrong with one is noted and never stops the others."""
+    for name in tqdm(names, desc='artists', unit='artist', position=0, disable=None):
+        try:
+            crawl_artist(genius, name, args, manifest, rows)
+        except Exception as error:
+            state, why = explain(error)
+            unknown = {'artist': name, 'id': None, 'folder': None, 'songs': {}}
+            rows[name]['note'] = manifest.setdefault(name, unknown)['error'] = why
+            count_blocks(genius._session, state)
+        row = rows[name]
+        if row['note']:
+            say(f'{plain(name)}: {row["note"]}')
+        elif not sys.stderr.isatty() and not row['twin']:
+            say(f'{plain(row["artist"])}: {row["old"] + row["new"]} kept, {row["new"]} of them new')
+        if not args.dry_run:
+            write_json(args.manifest, manifest)
+
+
+def interrupt(number, frame):
+    """SIGTERM stops as cleanly as Ctrl-C."""
+    raise KeyboardInterrupt(number)
+
+
+def main():
+    sys.stdout.reconfigure(errors='replace')  # a console that lacks a letter of a name is no reason to stop
+    args = read_options()
+    names = read_names(args.artists, args.artist_file)
+    genius = connect(args)
+    if not args.dry_run:
+        claim(args.data_dir)
+    manifest, rows, stop = read_manifest(args.manifest), {}, None
+    if not args.dry_run:
+        write_json(args.manifest, manifest)  # a folder that can't be written to is found out before the first request
+        sweep(args.data_dir)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
-        for name in names:
-            entry = {'artist': None, 'id': None, 'folder': None, 'error': None, 'songs': []}
-            manifest[name] = entries[name] = entry
-            try:
-                crawl_artist(genius, name, token, args.data_dir, args.max_songs, entry)
-            except Exception as error:  # whatever the answers hold, the other artists go on
-                entry['error'] = explain(error, token)
-            finally:
-                write_json(manifest_path, manifest)
-            if entry['error']:
-                print(f'crawl.py: {name}: {entry["error"]}', file=sys.stderr)
-    except KeyboardInterrupt:
-        print('crawl.py: stopped; the same command goes on from here', file=sys.stderr)
-        sys.exit(130)
-    if summary(entries):
-        print(f'{manifest_path} says why; the same command tries the failed ones again')
+        crawl(genius, names, args, manifest, rows)
+    except (KeyboardInterrupt, UserError) as error:
+        stop = error
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is short, and whole
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if args.dry_run:
+        dry_table(rows.values())
+    bad = table(rows.values())
+    if not args.dry_run:
+        write_json(args.manifest, manifest)
+    if isinstance(stop, UserError):
+        raise stop
+    if stop:
+        say('stopped; the same command goes on from here')
+        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
+    if bad:
+        print('the same command tries the failed ones again' + ('' if args.dry_run else f'; {args.manifest} says why'))
         sys.exit(1)
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
