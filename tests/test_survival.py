@@ -25,6 +25,7 @@ from nanorap.dataset import write_dataset
 from nanorap.tokenizer import CharTokenizer
 
 KILLS = int(os.environ.get('KILLS', 0))
+STEPS = 40 * (KILLS or 3)
 FLAGS = [*TINY, '--dropout=0.1', '--decay_lr=False', '--learning_rate=1e-3']
 
 
@@ -32,7 +33,7 @@ FLAGS = [*TINY, '--dropout=0.1', '--decay_lr=False', '--learning_rate=1e-3']
 def uninterrupted(char_data, tmp_path_factory):
     """The run that nothing happens to."""
     out = tmp_path_factory.mktemp('uninterrupted')
-    run('train.py', *FLAGS, f'--dataset={char_data}', f'--out_dir={out}', '--max_iters=120', '--eval_interval=40')
+    run('train.py', *FLAGS, f'--dataset={char_data}', f'--out_dir={out}', f'--max_iters={STEPS}', '--eval_interval=40')
     return out
 
 
@@ -59,7 +60,7 @@ def test_signals(char_data, tmp_path, uninterrupted, number, code):
 def test_killed_runs(char_data, tmp_path, uninterrupted):
     """train.py killed at random moments, and started again each time: the end is that of the run that nobody killed."""
     kills, most_lost = KILLS or 3, 0
-    flags = [*FLAGS, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=2', '--max_iters=120']
+    flags = [*FLAGS, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=2', f'--max_iters={STEPS}']
     print('seed', seed := int(time.time()))
     rng = random.Random(seed)
     for kill in range(kills):
@@ -68,7 +69,7 @@ def test_killed_runs(char_data, tmp_path, uninterrupted):
         for line in process.stdout:
             if line.startswith('step ') and ': loss' in line:
                 break
-        time.sleep(rng.uniform(0, 1.5 / kills))
+        time.sleep(rng.uniform(0, 0.4))
         process.kill()
         process.communicate()
         if list(tmp_path.glob('*')):
@@ -78,7 +79,7 @@ def test_killed_runs(char_data, tmp_path, uninterrupted):
             assert saved >= reached - 2, (kill, reached, saved)
     print(f'{kills} kills, at most {most_lost} steps lost, at step {max(losses(tmp_path))}')
     run('train.py', *flags, '--init_from=resume')
-    assert equal(uninterrupted / 'step-00000120', tmp_path / 'step-00000120')
+    assert equal(uninterrupted / f'step-{STEPS:08d}', tmp_path / f'step-{STEPS:08d}')
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork here')
