@@ -9,7 +9,9 @@ import contextlib
 import hashlib
 import json
 import os
-from itertools import islice
+import re
+import shutil
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,47 +19,103 @@ import numpy as np
 
 from nanorap import UserError
 
+CHUNK = 4_000_000  # characters that are tokenized at once, so that every core is busy and memory stays flat
 
-def write_dataset(out_dir, tokenizer, documents, batch=1000):
-    """Write train.bin, val.bin and meta.json from an iterable of (split, text); returns meta.
 
-    It works in a stream, `batch` documents at a time on every core. The old files stay until the new ones are whole.
+def write_dataset(out_dir, tokenizer, documents, **about):
+    """Write train.bin, val.bin and meta.json from an iterable of (split, text); returns meta, to which `about` is added.
+
+    It works in a stream, some documents at a time on every core. Everything is written under a temporary name first: a run
+    that fails or is killed leaves the old files as they were.
     """
     out_dir = Path(out_dir)
+    temporary = out_dir / '.prepare.tmp'
     dtype = np.dtype('<u2' if tokenizer.vocab_size <= 2**16 else '<u4')
     splits = {split: dict(tokens=0, documents=0, sha256=hashlib.sha256()) for split in ('train', 'val')}
-    temporary = {split: out_dir / f'.{split}.bin.{os.getpid()}' for split in splits}
     try:
-        out_dir.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+        temporary.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
-            files = {split: stack.enter_context(open(path, 'wb')) for split, path in temporary.items()}
-            documents = iter(documents)
-            while chunk := list(islice(documents, batch)):
+            files = {split: stack.enter_context(open(temporary / f'{split}.bin', 'wb')) for split in splits}
+            for chunk in _chunks(documents):
                 for (split, _), ids in zip(chunk, tokenizer.encode_batch([text for _, text in chunk]), strict=True):
-                    data = np.array([*ids, tokenizer.eot], dtype=dtype).tobytes()
+                    ids.append(tokenizer.eot)
+                    data = np.array(ids, dtype=dtype).tobytes()
                     files[split].write(data)
                     splits[split]['sha256'].update(data)
-                    splits[split]['tokens'] += len(ids) + 1
+                    splits[split]['tokens'] += len(ids)
                     splits[split]['documents'] += 1
-            for split, file in files.items():
-                if not splits[split]['documents']:
-                    raise UserError(f"{out_dir}: no document fell to the {split} split; prepare more documents")
-                file.flush()
-                os.fsync(file.fileno())
         for split, count in splits.items():
+            if not count['documents']:
+                raise UserError(f"{out_dir}: no document fell to the {split} split; prepare more documents")
             count['sha256'] = count['sha256'].hexdigest()
-            temporary[split].replace(out_dir / f'{split}.bin')
-        meta = tokenizer.meta() | dict(dtype='uint16' if dtype.itemsize == 2 else 'uint32', splits=splits)
-        tokenizer.save(out_dir)
-        part = out_dir / f'.meta.json.{os.getpid()}'
-        part.write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')
-        part.replace(out_dir / 'meta.json')
+        meta = tokenizer.meta() | dict(dtype='uint16' if dtype.itemsize == 2 else 'uint32', splits=splits) | about
+        tokenizer.save(temporary)
+        (temporary / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')
+        for path in sorted(temporary.iterdir()):
+            with open(path, 'rb+') as file:
+                os.fsync(file.fileno())
+        for path in sorted(temporary.iterdir()):
+            path.replace(out_dir / path.name)
         return meta
     except OSError as e:
         raise UserError(f"can't write to {out_dir} ({e.strerror}): what was there is as it was") from e
+    except KeyboardInterrupt:
+        print(f"\nstopped: what was in {out_dir} is as it was", file=sys.stderr)
+        raise SystemExit(130) from None
     finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _chunks(documents):
+    """Lists of documents, of about CHUNK characters each."""
+    chunk, size = [], 0
+    for document in documents:
+        chunk.append(document)
+        size += len(document[1])
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    yield chunk
+
+
+def read_documents(source, column='text'):
+    """The entries of a data.json (one a line), of a JSON-lines file, or of a dataset on the Hugging Face hub, one by one, as
+    dicts whose `column` is a string. Nothing is held in memory."""
+    path = Path(source)
+    is_name = re.fullmatch(r'[\w-][\w.-]*(/[\w.-]+)?', path.as_posix()) and path.suffix not in ('.json', '.jsonl')
+    if is_name and not path.exists():
+        yield from _read_hub(path.as_posix(), column)
+        return
+    try:
+        with open(path, encoding='utf-8') as f:
+            for number, line in enumerate(f, 1):
+                line = line.strip().rstrip(',')
+                if line not in ('', '[', ']'):
+                    try:
+                        entry = json.loads(line)
+                        entry[column] + ''  # a TypeError where it is no string
+                        yield entry
+                    except (ValueError, KeyError, TypeError) as e:
+                        raise UserError(f'{path}, line {number}: not an entry ({e!r}). Each line, in a data.json between [ '
+                                        f'and ], holds one: {{"{column}": "…"}}') from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"can't read {path} ({getattr(e, 'strerror', None) or e}): give a file in UTF-8") from None
+
+
+def _read_hub(name, column):
+    try:
+        from datasets import load_dataset
+
+        for entry in load_dataset(name, split='train', streaming=True):
+            entry[column] + ''
+            yield entry
+    except (KeyError, TypeError):
+        raise UserError(f"the dataset {name} has no column '{column}' of text: name another with --column") from None
+    except Exception as e:  # dozens: offline, misspelt, gated, a dataset that is a script
+        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
+        raise UserError(f"can't read '{name}' ({reason}). It is no file here; the hub's datasets need network access, and any "
+                        "copy of the dataset there will do, or --input=FILE.jsonl") from None
 
 
 def read_text(source):

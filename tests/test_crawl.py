@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 GENERATOR = Path(__file__).resolve().parents[1] / 'data' / 'lyrics' / 'data_generator'
 sys.path.insert(0, str(GENERATOR))
 import crawl as script  # noqa: E402
-import genius  # noqa: E402
+import genius as session  # noqa: E402
 
 TOKEN = 'sEcrEt-tOkEn-0123456789'
 ENV = {key: value for key, value in os.environ.items() if key != 'GENIUS_ACCESS_TOKEN' and 'proxy' not in key.lower()}
@@ -484,7 +484,7 @@ def test_the_one_rate_limit_holds(genius, tmp_path):
 
 def test_backoff_grows_to_a_limit_by_chance(genius, tmp_path):
     for interval, tries, most in (1, 1, 2), (1, 3, 8), (0.5, 3, 4), (1, 9, 60), (10, 99, 60):
-        waits = [genius.backoff(interval, tries) for _ in range(200)]
+        waits = [session.backoff(interval, tries) for _ in range(200)]
         assert most / 2 <= min(waits) < 0.6 * most and 0.9 * most < max(waits) <= most
     genius.add('Tilly Ohm', 'One')
     genius.fault('^/search', (500, ''), times=5)

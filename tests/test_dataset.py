@@ -2,15 +2,20 @@
 
 import hashlib
 import json
+import os
+import resource
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, run, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanorap import UserError
-from nanorap.dataset import Batches, is_held_out, read_meta, write_dataset
+from nanorap import UserError, dataset
+from nanorap.dataset import Batches, _read_hub, is_held_out, read_meta, write_dataset
 from nanorap.tokenizer import CharTokenizer, load_tokenizer
 
 ALPHABET = 'abcdefghij'
@@ -20,7 +25,15 @@ SETTINGS = settings(max_examples=80, deadline=None)
 
 
 def write(folder, train, val=('a',)):
-    return write_dataset(folder, TOKENIZER, [('train', text) for text in train] + [('val', text) for text in val], batch=3)
+    return write_dataset(folder, TOKENIZER, [('train', text) for text in train] + [('val', text) for text in val])
+
+
+@pytest.fixture(autouse=True, scope='module')
+def small_chunks():
+    """So that a few documents are several chunks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, 'CHUNK', 30)
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -181,6 +194,77 @@ def test_prepare_lyrics(songs, tmp_path):
     assert (tmp_path / 'gpt2' / 'train.bin').read_bytes() == first  # the same input, the same bytes
 
 
+def test_headers_and_jsonl(tmp_path):
+    """Artist and title stand before each song, in what the split's files hold and in meta.json; a special token is text."""
+    songs = [dict(lyrics=f'bar {i} <|endoftext|> [Artist: no]', artist_name=f'MC\n {i % 3}', song_name='Kettle')
+             for i in range(30)]
+    (tmp_path / 'songs.jsonl').write_text(''.join(json.dumps(song) + '\n' for song in songs))
+    flags = ['--input', tmp_path / 'songs.jsonl', '--column=lyrics', '--out_dir', tmp_path, '--val_share=0.3']
+    run('data/lyrics/prepare.py', *flags, '--header=title,artist')
+    meta, tokenizer, texts = read_meta(tmp_path), load_tokenizer('gpt2'), []
+    for split in ('train', 'val'):
+        tokens = np.fromfile(tmp_path / f'{split}.bin', '<u2')
+        documents = np.split(tokens, np.flatnonzero(tokens == tokenizer.eot) + 1)[:-1]
+        texts += [tokenizer.decode(document[:-1].tolist()) for document in documents]
+        assert len(documents) == meta['splits'][split]['documents']
+    assert sorted(texts) == sorted(f"[Title: Kettle]\n[Artist: MC {i % 3}]\n{song['lyrics']}" for i, song in enumerate(songs))
+    assert meta['header'] == ['title', 'artist']
+    (tmp_path / 'songs.jsonl').write_text(json.dumps(dict(lyrics='x')))
+    assert "no 'artist_name'" in run('data/lyrics/prepare.py', *flags, '--header=artist', ok=False).message
+    assert 'not an entry' in run('data/lyrics/prepare.py', '--input', tmp_path / 'songs.jsonl', ok=False).message
+
+
+def test_the_hubs_reader(tmp_path):
+    """The library that reads the hub reads a folder in the same way."""
+    (tmp_path / 'train.jsonl').write_text(''.join(json.dumps(dict(text=f'bar {i}', n=i)) + '\n' for i in range(5)))
+    assert [entry['text'] for entry in _read_hub(str(tmp_path), 'text')] == [f'bar {i}' for i in range(5)]
+    with pytest.raises(UserError, match="no column 'lyrics' of text"):
+        next(_read_hub(str(tmp_path), 'lyrics'))
+    with pytest.raises(UserError, match="no column 'n' of text"):
+        next(_read_hub(str(tmp_path), 'n'))
+
+
+def test_memory_stays_flat(tmp_path):
+    """60 MB of songs: held as text and tokens, they would take far more than 300 MB."""
+    line = json.dumps(dict(text='the kettle is on and the bars are strong, ' * 700)) + '\n'
+    with open(tmp_path / 'songs.jsonl', 'w') as f:
+        for i in range(2000):
+            f.write(line.replace('kettle', f'kettle {i}', 1))
+    code = ("import resource, runpy, sys; sys.argv = sys.argv[1:]\n"
+            "from nanorap.tokenizer import load_tokenizer; load_tokenizer('gpt2'); import numpy, tqdm\n"
+            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)\n"
+            "start = peak(); runpy.run_path(sys.argv[0]); print('more:', peak() - start)")
+    result = subprocess.run([sys.executable, '-c', code, 'data/lyrics/prepare.py', '--input', str(tmp_path / 'songs.jsonl'),
+                             '--out_dir', str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert int(result.stdout.split('more:')[1]) < 300e6, result
+
+
+def test_kills_and_full_disks_leave_the_old_files(tmp_path):
+    """Killed in the middle (the input is a pipe that stays open), and files that can't grow: the old ones are as they were."""
+    songs = [json.dumps(dict(text=f'{i} ' + 'yo ' * 999)) + '\n' for i in range(3000)]
+    (tmp_path / 'songs.jsonl').write_text(''.join(songs))
+    out = tmp_path / 'out'
+    flags = ['--out_dir', str(out), '--tokenizer=gpt2']
+    run('data/lyrics/prepare.py', '--input', tmp_path / 'songs.jsonl', *flags)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    os.mkfifo(tmp_path / 'pipe.jsonl')
+    process = start(sys.executable, 'data/lyrics/prepare.py', '--input', tmp_path / 'pipe.jsonl', *flags)
+    with open(tmp_path / 'pipe.jsonl', 'w') as pipe:
+        pipe.writelines(songs)
+        pipe.flush()
+        while not (out / '.prepare.tmp/train.bin').exists() or not (out / '.prepare.tmp/train.bin').stat().st_size:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    command = [sys.executable, 'data/lyrics/prepare.py', '--input', str(tmp_path / 'songs.jsonl'), '--header=', *flags]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)))
+    assert result.returncode == 1 and "can't write to" in result.stderr and 'Traceback' not in result.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before  # and the killed run's half is gone
+
+
 def test_versions_of_a_song_stay_on_one_side(tmp_path):
     songs = [dict(text=f'{"abc"[v]}{i}', group=f'song {i}') for i in range(60) for v in range(3)]
     (tmp_path / 'data.json').write_text('[\n' + ',\n'.join(map(json.dumps, songs)) + '\n]\n')
@@ -210,14 +294,16 @@ def test_other_prepare_scripts(tmp_path):
 
 
 @pytest.mark.parametrize('args, words', [
-    (['data/lyrics/prepare.py', '--input=nowhere.json'], 'nowhere.json is missing'),
-    (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}'], 'not a song'),
+    (['data/lyrics/prepare.py', '--input=nowhere.json'], "can't read nowhere.json"),
+    (['data/lyrics/prepare.py', '--input=nobody/nothing'], "can't read 'nobody/nothing'"),
+    (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}'], 'not an entry'),
+    (['data/lyrics/prepare.py', '--header=artist,album'], "'album' is neither artist nor title"),
     (['data/lyrics/prepare.py', '--input=.'], "can't read"),
     (['data/lyrics/prepare.py', '--input=.', '--tokenizer=char'], "can't read"),
     (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}', '--tokenizer=nothing/here'], "can't get 'nothing/here'"),
     (['data/shakespeare_char/prepare.py', '--input=nowhere.txt'], "can't read nowhere.txt"),
     (['data/shakespeare/prepare.py', '--input=http://127.0.0.1:9/x'], 'give a text file'),
-    (['data/openwebtext/prepare.py', '--input=nowhere.jsonl'], "can't read 'nowhere.jsonl'"),
+    (['data/openwebtext/prepare.py', '--input=nowhere.jsonl'], "can't read nowhere.jsonl"),
     (['data/openwebtext/prepare.py', '--input=nobody/nothing'], 'network access'),
 ])
 def test_mistakes_get_one_line(args, words, tmp_path):

@@ -9,7 +9,6 @@ The dataset is streamed from the Hugging Face hub, https://huggingface.co/datase
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,31 +17,8 @@ from tqdm import tqdm
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parents[1]))
 
-from nanorap import UserError
-from nanorap.dataset import is_held_out, write_dataset
+from nanorap.dataset import is_held_out, read_documents, write_dataset
 from nanorap.tokenizer import load_tokenizer
-
-
-def read_texts(source):
-    """The documents of a JSON-lines file, or of a dataset on the hub, one by one."""
-    try:
-        if source.endswith('.jsonl'):
-            with open(source, encoding='utf-8') as f:
-                for number, line in enumerate(f, 1):
-                    try:
-                        yield json.loads(line)['text'] + ''
-                    except (ValueError, KeyError, TypeError) as e:
-                        raise UserError(f'{source}, line {number}: expected {{"text": "…"}} ({e!r})') from None
-        else:
-            from datasets import load_dataset
-
-            for document in load_dataset(source, split='train', streaming=True):
-                yield document['text']
-    except Exception as e:  # for the hub there are dozens: offline, misspelt, gated, a dataset that is a script
-        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
-        raise UserError(f"can't read '{source}' ({reason}). The hub's datasets need network access; any copy of the dataset "
-                        "there will do, or --input=FILE.jsonl") from None
-
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('--input', default='Skylion007/openwebtext', help="a dataset on the hub, or a .jsonl file")
@@ -51,8 +27,8 @@ parser.add_argument('--out_dir', default=here, type=Path)
 parser.add_argument('--val_share', default=0.0005, type=float, help="of the documents, held out (default: 0.0005)")
 args = parser.parse_args()
 
-documents = (('val' if is_held_out(text, args.val_share) else 'train', text) for text in read_texts(args.input))
-documents = tqdm(documents, unit=' documents', disable=not sys.stderr.isatty())
-meta = write_dataset(args.out_dir, load_tokenizer(args.tokenizer), documents)
+documents = (document['text'] for document in read_documents(args.input))
+documents = (('val' if is_held_out(text, args.val_share) else 'train', text) for text in documents)
+meta = write_dataset(args.out_dir, load_tokenizer(args.tokenizer), tqdm(documents, unit=' documents', disable=None))
 for split, count in meta['splits'].items():
     print(f"{args.out_dir / split}.bin: {count['documents']:,} documents, {count['tokens']:,} tokens")
