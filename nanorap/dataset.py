@@ -39,11 +39,11 @@ def write_dataset(out_dir, tokenizer, documents, **about):
             files = {split: stack.enter_context(open(temporary / f'{split}.bin', 'wb')) for split in splits}
             for chunk in _chunks(documents):
                 for (split, _), ids in zip(chunk, tokenizer.encode_batch([text for _, text in chunk]), strict=True):
-                    ids.append(tokenizer.eot)
-                    data = np.array(ids, dtype=dtype).tobytes()
+                    data = np.empty(len(ids) + 1, dtype)
+                    data[:-1], data[-1] = ids, tokenizer.eot
                     files[split].write(data)
                     splits[split]['sha256'].update(data)
-                    splits[split]['tokens'] += len(ids)
+                    splits[split]['tokens'] += len(data)
                     splits[split]['documents'] += 1
         for split, count in splits.items():
             if not count['documents']:

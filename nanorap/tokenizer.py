@@ -7,7 +7,7 @@ Text to token ids and back: GPT-2's BPE, single characters, or the tokenizer tha
     >>> tok.decode([8226])
     'yo'
 
-All three have encode, encode_batch (every core), decode, eot (the id that closes a document), vocab_size, and meta():
+All three have encode, encode_batch (on every core), decode, eot (the id that closes a document), vocab_size, and meta():
 what meta.json and a checkpoint keep, so that tokenizer_from_meta() finds the same one again. Strings that look like
 special tokens, "<|endoftext|>" say, are text here, never a token: lyrics can't smuggle one in.
 """
@@ -15,6 +15,7 @@ special tokens, "<|endoftext|>" say, are text here, never a token: lyrics can't 
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nanorap import UserError, model_folder, package_file, read_json, smollm2_file
@@ -48,7 +49,14 @@ class GPT2Tokenizer:
         return self.enc.encode_ordinary(text)
 
     def encode_batch(self, texts):
-        return self.enc.encode_ordinary_batch(texts, num_threads=os.cpu_count())
+        def encode(text):
+            try:  # without a list of Python's ints in between; disallowed_special: none, they are text
+                return self.enc.encode_to_numpy(text, disallowed_special=())
+            except UnicodeEncodeError:  # lone surrogates
+                return self.encode(text)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # tiktoken lets other threads run
+            return list(pool.map(encode, texts))
 
     def decode(self, ids):
         return self.enc.decode(ids)
