@@ -29,8 +29,8 @@ demo: setup  ## fine-tune a real pretrained model on the shipped songs and print
 	@echo "== $$(date +%T) sampling: two continuations of demo.txt"
 	@$(PY) sample.py --out_dir=out-lyrics-demo --start=FILE:demo.txt --num_samples=2 --max_new_tokens=200
 
-test: setup  ## run every test
-	@$(PY) -m pytest -q
+test: setup  ## run every test, on every core
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto
 
 lint: setup  ## check the style
 	@$(PY) -m ruff check .
