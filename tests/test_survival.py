@@ -186,15 +186,15 @@ def test_a_nan_is_left_out(tmp_path):
 
 
 def test_memory_does_not_grow(tmp_path):
-    """Rows from all over a file of 128 MB, most of whose pages are touched: a file that stays mapped keeps them."""
-    tokens = np.random.default_rng(0).integers(0, 3, size=64_000_000, dtype='<u2')
-    data = a_dataset(tmp_path)
-    tokens.tofile(data / 'train.bin')
+    """Rows from all over a file of 512 MB (with holes: nothing is on disk), most of whose pages are touched: a file that
+    stays mapped would keep them."""
+    data, n_tokens = a_dataset(tmp_path), 2**28
+    os.truncate(data / 'train.bin', 2 * n_tokens)
     meta = json.loads((data / 'meta.json').read_text())
-    meta['splits']['train'] |= dict(tokens=len(tokens))
+    meta['splits']['train'] |= dict(tokens=n_tokens)
     (data / 'meta.json').write_text(json.dumps(meta))
     run('train.py', '--device=cpu', f'--dataset={data}', f'--out_dir={tmp_path / "out"}', '--block_size=8', '--batch_size=64',
         '--gradient_accumulation_steps=1', '--n_layer=1', '--n_head=1', '--n_embd=8', '--max_iters=600',
         '--eval_interval=1000', '--eval_iters=8')
     memory = [row['memory'] for row in rows(tmp_path / 'out') if 'memory' in row]
-    assert len(memory) == 600 and memory[-1] - memory[4] < 30e6, memory
+    assert len(memory) == 600 and memory[-1] - memory[4] < 100e6, memory[:5] + memory[-1:]
