@@ -1,6 +1,5 @@
-"""Phonemes, rhymes, rhyme schemes and rhyme density of English verse: no torch, no network, and nothing runs at import.
+"""Rhymes, rhyme schemes and rhyme density of English verse, over the sounds of `phonemes`.
 
-    phonemes('hunnid')                      # (('HH', 'AH1', 'N', 'IH0', 'D'),)
     rhymes('a born poet', 'and I know it')  # Rhyme(kind='multisyllabic', syllables=2, homophone=False)
     rhyme_scheme(lines)                     # ['a', 'b', 'a', 'b']
     measures(text)                          # rhyme density and what else can be counted
@@ -12,151 +11,27 @@ the consonants after it. How far two parts are from each other is a sum of costs
 
 import random
 import re
-import sqlite3
 import statistics
-import unicodedata
-from base64 import b64decode, b64encode
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from nanorap import package_file
-
-# ---- phonemes, by the lexicon and the letter-to-sound model in the package gruut-lang-en
-
-ADVICE = "pip install -r requirements.txt"
-IPA = 'ɑ æ ʌ ə ɔ aʊ aɪ ɛ ɚ eɪ ɪ i oʊ ɔɪ ʊ u b t͡ʃ d ð f ɡ h d͡ʒ k l m n ŋ p ɹ s ʃ t θ v w j z ʒ'.split()
-ARPABET = dict(zip(IPA, 'AA AE AH AH AO AW AY EH ER EY IH IY OW OY UH UW B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y '
-                        'Z ZH'.split(), strict=True))
-VOWELS = frozenset('AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW'.split())
-UNITS = ('zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen '
-         'eighteen nineteen').split()
-TENS = 'twenty thirty forty fifty sixty seventy eighty ninety'.split()
-SIZES = ((10**9, 'billion'), (10**6, 'million'), (1000, 'thousand'), (100, 'hundred'))
-
-
-@cache
-def lexicon():
-    """{word: [its pronunciations in IPA, a blank between sounds]}: 124,392 words of American English in 0.2 s."""
-    words = {}
-    file = package_file('gruut_lang_en', 'lexicon.db', ADVICE)
-    database = sqlite3.connect(f'{file.absolute().as_uri()}?mode=ro', uri=True)
-    for word, sounds in database.execute('SELECT word, phonemes FROM word_phonemes ORDER BY id'):
-        words.setdefault(word, []).append(sounds)
-    database.close()
-    return words
-
-
-@cache
-def tagger():
-    """The conditional random field that says which sound a letter stands for."""
-    import pycrfsuite
-
-    tagger = pycrfsuite.Tagger()
-    tagger.open(str(package_file('gruut_lang_en', 'g2p/model.crf', ADVICE)))
-    return tagger
-
-
-def arpabet(sounds):
-    """('p', 'ˈoʊ', 'ə', 't') -> ('P', 'OW1', 'AH0', 'T'): 1 is the main stress, 2 another one, 0 none."""
-    names = ((ARPABET.get(sound.lstrip('ˈˌ')), sound[:1]) for sound in sounds)
-    return tuple(name + {'ˈ': '1', 'ˌ': '2'}.get(mark, '0') if name in VOWELS else name for name, mark in names if name)
-
-
-def known(word):
-    return [arpabet(sounds.split()) for sounds in lexicon().get(word, ())]
-
-
-def derived(word):
-    """A word that isn't in the lexicon, from words that are: with -s or -ed, or of two parts (firelight)."""
-    for ending in ("'s", 's', 'es', "'d", 'd', 'ed'):
-        base = word.removesuffix(ending)
-        if base != word and len(base) > 2 and base in lexicon():
-            hiss = ending[-1] == 's'
-            return [sounds + (('IH0', 'Z') if hiss and sounds[-1] in ('S', 'Z', 'SH', 'ZH', 'CH', 'JH') else
-                              ('IH0', 'D') if not hiss and sounds[-1] in ('T', 'D') else
-                              ('S' if hiss else 'T',) if sounds[-1] in ('P', 'T', 'K', 'F', 'TH', 'S', 'SH', 'CH') else
-                              ('Z' if hiss else 'D',)) for sounds in known(base)]
-    for cut in range(3, len(word) - 2):
-        if word[:cut] in lexicon() and word[cut:] in lexicon():
-            return [known(word[:cut])[0] + tuple(sound.replace('1', '2') for sound in end) for end in known(word[cut:])]
-    return []
-
-
-def guess(letters):
-    """A word by its letters alone. The features are those that the model was trained with: three letters on each side."""
-    coded = [b64encode(letter.encode()).decode() for letter in letters]
-    features = []
-    for i, letter in enumerate(coded):
-        around = {f'grapheme{step:+d}': coded[i + step] for step in (-3, -2, -1, 1, 2, 3) if 0 <= i + step < len(coded)}
-        edges = {name: True for name, at in (('begin', 0), ('end', len(coded) - 1)) if at == i}
-        features.append({'bias': 1.0, 'grapheme': letter, **around, **edges})
-    return arpabet(sound for tag in tagger().tag(features) for sound in b64decode(tag).decode().split('|'))
-
-
-def numeral(n):
-    """1999 -> ['nineteen', 'ninety', 'nine']: from 1100 to 1999 and from 2010 to 2099 as years are said."""
-    if n < 100:
-        return [UNITS[n]] if n < 20 else [TENS[n // 10 - 2]] + numeral(n % 10) * (n % 10 > 0)
-    if 1100 <= n < 2000 or 2010 <= n < 2100:
-        return numeral(n // 100) + (['oh'] * (n % 100 < 10) + numeral(n % 100) if n % 100 else ['hundred'])
-    size, name = next(pair for pair in SIZES if n >= pair[0])
-    return numeral(n // size) + [name] + (numeral(n % size) if n % size else [])
-
-
-@lru_cache(maxsize=1 << 16)
-def phonemes(word):
-    """A word's pronunciations in ARPAbet with stress, the likeliest first; () where there is nothing to say.
-
-    phonemes('poet') -> (('P', 'OW1', 'AH0', 'T'),). The lexicon first, also without accents and apostrophes ('bout, café)
-    or with an e for them (heav'n, wander'd); numbers and hyphens in parts; then `derived`, and at last `guess`.
-    """
-    word = unicodedata.normalize('NFC', word.lower().replace('’', "'"))
-    plain = ''.join(c for c in unicodedata.normalize('NFKD', word) if not unicodedata.combining(c))
-    bare = plain.strip("'-_. ")
-    for form in (word, plain, bare, bare.replace("'", 'e')):
-        if form in lexicon():
-            return tuple(dict.fromkeys(known(form)))
-    parts = re.findall(r'[0-9]{1,12}|[^\W\d_]+', bare) if re.search('[0-9-]', bare) else []
-    parts = [name for part in parts for name in (numeral(int(part)) if part.isdecimal() else [part])]
-    if parts and parts != [bare]:
-        *first, last = [sounds for part in parts if (sounds := phonemes(part))] or [()]
-        return tuple(sum((sounds[0] for sounds in first), ()) + end for end in last)
-    return tuple(dict.fromkeys(sounds for sounds in derived(bare) or [guess(re.sub('[^a-z]', '', bare))] if sounds))
-
-
-def with_vowels(sounds):
-    """('P', 'OW1', 'AH0', 'T') -> (('OW', '1', ()), ('AH', '0', ('T',))); ER is a vowel before R, as in word / lord."""
-    found = []
-    for sound in sounds:
-        if sound[:-1] in VOWELS:
-            found.append((sound[:-1], sound[-1], ('R',) * (sound[:-1] == 'ER')))
-        elif found:
-            vowel, stress, after = found[-1]
-            found[-1] = (vowel, stress, after + (sound,))
-    return tuple(found)
-
-
-@lru_cache(maxsize=1 << 16)
-def vowels(word):
-    """The vowels of a word as it is likeliest said, ((vowel, stress, the consonants after it), ...)."""
-    return with_vowels(phonemes(word)[0]) if phonemes(word) else ()
-
+from nanorap.phonemes import phonemes, vowels, with_vowels
 
 # ---- words and the ends of lines
 
 # a header such as [Hook] is no word, and neither is a line's number in the margin, far from the text
-NOT_WORDS = re.compile(r'^\s*\[[^\]\n]*\]\s*$|(?:[ \t]{2,}|\t)\d+[ \t]*$', re.M)
+NOT_WORDS = re.compile(r'^\s*\[[^\]\n]*\]\s*$|(?:[ \t]{2,}|\t)\d+[ \t\r]*$', re.M)
 WORD = re.compile(r"['’]?[^\W_]+(?:['’-]+[^\W_]+)*['’]?")
 AD_LIB = re.compile(r"\(\W*[\w'’]+(?:\W+[\w'’]+)?\W*\)\W*$")
 # words that verse leaves unstressed, so that a rhyme may begin before them: poet / know it
-WEAK = frozenset("a am an and are as at be but by can do for from had has have he her him his i in is it its me my of off on or "
-                 "our she so than that the thee them then they this to up us was we were will with ya you your".split())
+WEAK = frozenset("a am an and are as at be but by can do for from had has have he her him his i in is it its me my of off on "
+                 "or our she so than that the thee them then they this to up us was we were will with ya you your".split())
 SHORT = dict(zip('aeiou', 'AE EH IH AA AH'.split(), strict=True))
 
 
 def split_words(text):
-    """The words that have a vowel, in lower case; apostrophes and hyphens stay in them, headers and line numbers are left out."""
+    """The words that have a vowel, in lower case, with their apostrophes and hyphens; no headers and no line numbers."""
     words = (word.lower().replace('’', "'") for word in WORD.findall(NOT_WORDS.sub('', text)))
     return [word for word in words if vowels(word)]
 
@@ -211,8 +86,6 @@ def rhyme_parts(end):
                 found.append(Part(((SHORT[letters[0]], after),), letters, 10))
             if promoted and vowel == 'IY' and (not after or letters == 'ies'):  # the older sound of -y: eternity / die
                 found.append(Part((('AY', after),), letters, 20))
-        if n > 1 and re.search("..(ed|'d)$", word) and sounds[-1] in ('D', 'T'):  # -ed as a syllable: remembered / dead
-            found.append(Part((('EH', ('D',)),), 'ed', 20))
         for i, cost in starts.items():
             found.append(Part(tuple((vowel, after) for vowel, _, after in syllables[i:]), spelled(word, n, n - i), cost))
         for first in phonemes(before) if before and n == 1 else ():  # a mosaic of two words
@@ -224,21 +97,19 @@ def rhyme_parts(end):
 
 # ---- how far from a rhyme
 
-def table(*rows):
-    """(30, 'S-Z ...') -> {('S', 'Z'): 30, ('Z', 'S'): 30, ...}"""
-    pairs = [(cost, pair.split('-')) for cost, pairs in rows for pair in pairs.split()]
-    return {key: cost for cost, (a, b) in pairs for key in ((a, b), (b, a))}
+def near(cost, pairs):
+    return {(a, b): cost for pair in pairs.split() for x, y in [pair.split('-')] for a, b in ((x, y), (y, x))}
 
 
-VOWEL_COSTS = table(
-    (0, 'AA-AO'),                                   # cot / caught, the same for many speakers
-    (30, 'IH-EH EH-AE IH-IY EH-EY UH-UW AH-UH'),    # neighbours: pin / pen, live / leave, again / plain, good / food
-    (30, 'AA-AE AA-AH AO-AH AO-OW AY-OY'),          # wander / hand, gone / sun, shone / stone, join / line
-    (40, 'EH-IY EY-IY EY-AE AY-IY AY-IH OW-UW OW-AW OW-AA OW-AH OW-UH UW-AH UW-AO UH-AO'),  # parted by the great vowel shift
-    (40, 'ER-AA ER-AO ER-EH ER-IH ER-AH ER-UH'))    # before R: word / lord, heart / convert
-CONSONANT_COSTS = table((30, 'P-B T-D K-G F-V SH-ZH CH-JH S-Z TH-DH M-N M-NG N-NG'))  # voiced or not; nasals
-# a consonant that the other part lacks; less for those that endings add, accents drop, or nobody hears
-LONE = {**dict.fromkeys(('T', 'D', 'S', 'Z', 'DH', 'R'), 50), 'HH': 20, 'Y': 20}
+VOWEL_COSTS = {
+    **near(0, 'AA-AO'),                                  # cot / caught, the same for many speakers
+    **near(30, 'IH-EH EH-AE IH-IY EH-EY UH-UW AH-UH'),   # neighbours: pin / pen, live / leave, again / plain, good / food
+    **near(30, 'AA-AE AA-AH AO-AH AO-OW AY-OY'),         # wander / hand, gone / sun, shone / stone, join / line
+    # parted by the great vowel shift and after it: great / seat, dome / doom
+    **near(40, 'EH-IY EY-IY EY-AE AY-IY AY-IH OW-UW OW-AW OW-AA OW-AH OW-UH UW-AH UW-AO UH-AO'),
+    **near(40, 'ER-AA ER-AO ER-EH ER-IH ER-AH ER-UH')}   # before R: word / lord, heart / convert
+CONSONANT_COSTS = near(30, 'P-B T-D K-G F-V SH-ZH CH-JH S-Z TH-DH M-N M-NG N-NG')  # with the voice or without; nasals
+LONE = 50  # a consonant that the other part lacks
 REDUCED = frozenset(('AH', 'IH', 'EH', 'IY'))  # alike where they have no stress
 
 
@@ -246,8 +117,8 @@ REDUCED = frozenset(('AH', 'IH', 'EH', 'IY'))  # alike where they have no stress
 def consonant_cost(a, b):
     """The cheapest way from one run of consonants to the other, an edit distance."""
     if a == b or not a or not b:
-        return 0 if a == b else sum(LONE.get(sound, 90) for sound in a + b)
-    return min(LONE.get(a[0], 90) + consonant_cost(a[1:], b), LONE.get(b[0], 90) + consonant_cost(a, b[1:]),
+        return LONE * (len(a) + len(b)) * (a != b)
+    return min(LONE + consonant_cost(a[1:], b), LONE + consonant_cost(a, b[1:]),
                (CONSONANT_COSTS.get((a[0], b[0]), 100) if a[0] != b[0] else 0) + consonant_cost(a[1:], b[1:]))
 
 
@@ -256,7 +127,7 @@ def part_cost(a, b):
         return 900
     cost = 0
     for i, ((vowel, after), (other, other_after)) in enumerate(zip(a.sounds, b.sounds, strict=True)):
-        cost += consonant_cost(after, other_after)
+        cost += consonant_cost(after[:8], other_after[:8])  # more than a syllable ends on
         if vowel != other and i == 0:
             cost += VOWEL_COSTS.get((vowel, other), 100) + 20 * (not after and not other_after)  # nothing else to hear
         elif vowel != other and not {vowel, other} <= REDUCED:
@@ -292,8 +163,8 @@ def common_syllables(a, b):
              for vowel, stress, _ in reversed(vowels(word))] for line in (a, b))
     count = 1
     for i, ((vowel, stress, word), (other, other_stress, other_word)) in enumerate(zip(a, b, strict=False), 1):
-        alike = vowel == other or VOWEL_COSTS.get((vowel, other)) == 0 or '0' in stress + other_stress and {vowel, other} <= REDUCED
-        if i > 1 and not alike or word == other_word and not a[0][2] == b[0][2] == word:
+        alike = '0' in stress + other_stress and {vowel, other} <= REDUCED or VOWEL_COSTS.get((vowel, other)) == 0
+        if i > 1 and vowel != other and not alike or word == other_word and not a[0][2] == b[0][2] == word:
             break
         count = i if '0' not in stress + other_stress else count
     return count
