@@ -20,6 +20,8 @@ IPA = 'ɑ æ ʌ ə ɔ aʊ aɪ ɛ ɚ eɪ ɪ i oʊ ɔɪ ʊ u b t͡ʃ d ð f ɡ h d
 ARPABET = dict(zip(IPA, 'AA AE AH AH AO AW AY EH ER EY IH IY OW OY UH UW B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y '
                         'Z ZH'.split(), strict=True))
 VOWELS = frozenset('AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW'.split())
+# a wrong variant in the lexicon (me as may), and slang that its letters mislead about
+CORRECTIONS = {'me': ['m ˈi'], 'bruh': ['b ɹ ˈʌ'], 'gon': ['ɡ ˈoʊ n']}
 UNITS = ('zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen '
          'eighteen nineteen').split()
 TENS = 'twenty thirty forty fifty sixty seventy eighty ninety'.split()
@@ -38,7 +40,7 @@ def lexicon():
     for word, sounds in database.execute('SELECT word, phonemes FROM word_phonemes ORDER BY id'):
         words.setdefault(word, []).append(sounds)
     database.close()
-    return words
+    return words | CORRECTIONS
 
 
 @cache
@@ -119,7 +121,7 @@ def phonemes(word):
     """
     word = unicodedata.normalize('NFC', word.lower().replace('’', "'"))
     plain = ''.join(c for c in unicodedata.normalize('NFKD', word) if not unicodedata.combining(c))
-    bare = plain.strip("'-_. ")
+    bare = re.sub(r'([a-z])\1\1+', r'\1', plain.strip("'-_. "))  # yeahhh
     for form in (word, plain, bare, bare.replace("'", 'e')):
         if form in lexicon():
             return tuple(dict.fromkeys(known(form)))
