@@ -139,8 +139,8 @@ def part_cost(a, b):
 
 @lru_cache(maxsize=1 << 18)
 def end_cost(a, b):
-    """How far two line ends are from a rhyme, over all ways to say them; the same word is at 0."""
-    return 0 if a[0] == b[0] else min((part_cost(x, y) for x in rhyme_parts(a) for y in rhyme_parts(b)), default=900)
+    """How far two line ends are from a rhyme, over all ways to say them (the same word is at 0)."""
+    return min((part_cost(x, y) for x in rhyme_parts(a) for y in rhyme_parts(b)), default=900)
 
 
 PERFECT, SLANT, LOOSE = 10, 35, 75  # the costs up to which two ends rhyme; LOOSE only where a line lacks its partner

@@ -92,7 +92,8 @@ def test_a_missing_package_is_named(monkeypatch):
 # ---- rhymes
 
 @pytest.mark.parametrize('a, b, kind, count', [
-    ('cat', 'hat', 'perfect', 1), ('the cat', 'a hat', 'perfect', 1), ('time', 'rhyme', 'perfect', 1),
+    ('cat', 'hat', 'perfect', 1), ('my cat', 'my hat', 'perfect', 1), ('the cat', 'a hat', 'perfect', 1),
+    ('time', 'rhyme', 'perfect', 1),
     ('believe', 'leave', 'perfect', 1), ('eternity', 'be', 'perfect', 1), ('cot', 'thought', 'perfect', 1),
     ('24', 'door', 'perfect', 1), ('wind', 'kind', 'perfect', 1), ('wind', 'grinned', 'perfect', 1),  # both ways to say it
     ('nation', 'station', 'multisyllabic', 2), ("runnin'", 'gunning', 'multisyllabic', 2), ('hunnid', 'blunted', 'none', 0),
@@ -146,6 +147,8 @@ def test_schemes():
     again = "tree cat see hat door bone floor stone me shirt be dirt".split()
     assert ''.join(rhyme_scheme(again)) == 'ababcdcdefef'
     assert ''.join(rhyme_scheme(["a tree", "to see", "and me"])) == 'aaa'
+    # a near rhyme next door comes before a full one far away
+    assert ''.join(rhyme_scheme("tree eternity cat dog lamp see melody".split())) == 'aabcdee'
     # the same last word shares a label; empty lines and headers have their own; numbers in the margin are not read
     assert ''.join(rhyme_scheme(["oh my love", "so cold", "my love"])) == 'aba'
     assert ''.join(rhyme_scheme(["[Hook]", "a cat", "", "a hat"])) == 'abcb'
@@ -161,8 +164,8 @@ def test_schemes_of_anything(lines):
     # new labels come in order, as one writes them
     assert list(dict.fromkeys(labels)) == [chr(ord('a') + i) for i in range(len(set(labels)))]
     # case, quotes and full stops don't matter
-    assert rhyme_scheme([f'"{line.upper()}."' if line.isascii() and line and '[' not in line and '(' not in line else line
-                         for line in lines]) == labels
+    plain = [line.isascii() and line.replace(' ', '').isalpha() for line in lines]
+    assert rhyme_scheme([f'"{line.upper()}."' if quoted else line for line, quoted in zip(lines, plain, strict=True)]) == labels
 
 
 def test_spans():
