@@ -182,8 +182,8 @@ def own_digits(line, digits, lines):
         return 0
     if re.match(r'(?:19|20)\d\d', digits) and line[-1:].isspace():
         return 4
-    if line[-1:] in ":'/":
-        return min(len(digits), 1 if line[-1] == '/' else 2)
+    if line.endswith(('/', ':', "'")):
+        return min(len(digits), 1 if line.endswith('/') else 2)
     if len(digits) <= 3 and (not line or line[-1].isspace()):
         return 0
     splits = [own for own in range(max(1, len(digits) - 3), len(digits)) if digits[own] != '0'] or [len(digits)]
@@ -193,7 +193,7 @@ def own_digits(line, digits, lines):
 def embed(text, title=''):
     """3Embed, Embed, EmbedShare Url:CopyEmbed:Copy. The word alone is junk only at the end, glued or on a line of its own
     in a song that doesn't say it; after a space it is a lyric."""
-    text = re.sub(rf'(?:\d{{1,3}}(?:\.\d)?K?\s*)?(?<!\d){SHARE}', 'Embed', text)
+    text = re.sub(rf'\s*{SHARE}\s*$', 'Embed', re.sub(rf'\s*{SHARE}\s*(?=\S)', 'Embed\n', text))
 
     def counted(match):
         line, digits = match[1], match[2]
@@ -203,7 +203,7 @@ def embed(text, title=''):
     while text.endswith('Embed'):
         rest = text.removesuffix('Embed')
         said = re.search(r'\bembed\b', rest, re.IGNORECASE)
-        if not (re.search(r'[^\s(\["\'“-]$|\S["\']$', rest) or not said and re.search(r'(?:^|\n)\s*$', rest)):
+        if not (re.search(r'[^\s(\["\'“-]\Z|\S["\']\Z', rest) or not said and re.search(r'(?:^|\n)\s*\Z', rest)):
             break
         text = rest.rstrip()
     return text
@@ -237,15 +237,26 @@ def pasted_twice(text, title=''):
 
 def white_space(text, title=''):
     """Single spaces, none at line ends; one blank line before each header and none after it; no runs of blank lines."""
-    lines = [' '.join(line.split()) for line in text.split('\n')]
-    text = '\n'.join('\n' + line + '\0' if is_header(line) else line for line in lines)
-    return re.sub(r'\n{3,}', '\n\n', re.sub('\0\n*', '\n', text)).strip()
+    out = []
+    for line in text.split('\n'):
+        line = ' '.join(line.split())
+        if line or out and out[-1] and not is_header(out[-1]):
+            out += ['', line] if is_header(line) and out and out[-1] else [line]
+    return '\n'.join(out).strip()
 
 
-RULES = [entities, mojibake, odd_spaces, wide_letters, apostrophes, look_alikes, html_tags,
+REPAIRS = [entities, mojibake, odd_spaces, wide_letters, apostrophes, look_alikes]
+RULES = [*REPAIRS, html_tags,
          page_header, about_text, ticket_advert, might_also_like, embed,
          headers.broken_headers, headers.credit_lines, headers.glued_headers, headers.bracket_headers, headers.bare_headers,
          pasted_twice, headers.repeated_lines, headers.expand_sections, white_space]
+
+
+def repair(text):
+    """The letters alone: for titles and names."""
+    for rule in REPAIRS:
+        text = rule(text)
+    return text
 
 
 def clean(text, title='', keep_artists=False, changed=None):

@@ -194,12 +194,13 @@ def is_header(line):
 
 
 def broken_headers(text, title=''):
-    """A header over several lines, "[Verse 1:\\nTilly Ohm &\\nNori Static]", on one."""
+    """A header over several lines, "[Verse 1:\\nTilly Ohm &\\nNori Static]", on one; [[Verse 1]] has one pair of brackets."""
 
     def join(match):
         inside = re.sub(r'(?<=\w-) ', '', ' '.join(match[1].split()))
         return f'[{inside}]' if parse_header(inside) or is_credit(inside) else match[0]
 
+    text = re.sub(r'\[\[([^\[\]\n]{1,200})\]\]', r'[\1]', text)
     return re.sub(r'\[([^\[\]]{1,200})\]', lambda match: join(match) if '\n' in match[1] else match[0], text)
 
 
@@ -302,7 +303,7 @@ def repeated_lines(text, title=''):
             start = len(out) if line.startswith('[') and line.endswith(']') and is_header(line) else start
         else:
             times = times_of(match) if match and match is not bare else min(int((bare or alone)[1]), MOST_TIMES)
-            said = '' if alone else (line[:match.start() - (match is not bare)]).rstrip()
+            said = '' if alone else line[:max(0, match.start() - (match is not bare))].rstrip()
             block = [said] if said else out[start:]
             if not block and out and is_header(out[-1]):
                 out[-1] += f' x{times}'
