@@ -75,7 +75,7 @@ def look_alikes(text, title=''):
     def line(match):
         if 2 * len(re.findall('[A-Za-z]', match[0])) < len(re.findall(r'[^\W\d_]', match[0])):
             return match[0]
-        return re.sub(r"[^\W\d_]+", word, match[0])
+        return re.sub(r"[^\W\d_]+(?:'[^\W\d_]+)*", word, match[0])
 
     return re.sub(rf'^.*[{TWINS}].*$', line, text, flags=re.MULTILINE)
 
@@ -113,7 +113,8 @@ def page_header(text, title=''):
             other = None
         return text[(short or other).end():] if short or other else text
     zone = before_header(text, 1000)
-    end = words and re.compile(rf'(?<![a-z]){words}\s+Lyrics', re.IGNORECASE).search(zone, head.end())
+    pattern = re.compile(rf'(?<![a-z]){words}\s+Lyrics' if words else r'\A.{0,30}\s+Lyrics(?! [a-z])', re.IGNORECASE)
+    end = pattern.search(zone, head.end() if words else 0)
     glued = zone[head.end():head.end() + 1].strip(' ')
     if not end and glued:
         end = re.compile(r'(?<=\s)Lyrics(?! [a-z])').search(zone.partition('\n')[0] if glued != '\n' else zone, head.end())
@@ -221,8 +222,8 @@ def pasted_twice(text, title=''):
     count = len(said)
     if count < 12 or len({line for _, line in said}) < 6:
         return text
-    middles = sorted((k for k in range(int(.4 * count), int(.6 * count) + 1) if said[k][1] == said[0][1]),
-                     key=lambda k: abs(2 * k - count))
+    middles = sorted((at for at in range(int(.4 * count), int(.6 * count) + 1)
+                      if any(said[at + line][1] == said[line][1] for line in range(3))), key=lambda at: abs(2 * at - count))
     for middle in middles[:5]:
         first, second = ({line for _, line in half} for half in (said[:middle], said[middle:]))
         cut = said[middle][0]

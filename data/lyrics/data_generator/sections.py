@@ -19,7 +19,8 @@ WORDS = {
     'Intro': 'intro, introduction, introducción, introduzione, introdução, inleiding, wstęp, giriş, úvod, einleitung, '
              'интро, вступление, вступ, інтро, εισαγωγή, イントロ, 前奏, 인트로, פתיחה, مقدمة',
     'Verse': 'verse, vers, verso, verze, versszak, couplet, strophe, strofa, estrofa, estrofe, stanza, zwrotka, sloka, '
-             'kıta, dörtlük, säkeistö, kuplet, куплет, строфа, κουπλέ, στροφή, バース, ヴァース, Aメロ, 벌스, 主歌, בית, المقطع, bait',
+             'kıta, dörtlük, säkeistö, kuplet, куплет, строфа, κουπλέ, στροφή, バース, ヴァース, Aメロ, '
+             '벌스, 主歌, בית, المقطع, bait',
     'Pre-Chorus': 'pre-chorus, prechorus, pre-refrain, pre-coro, pre-estribillo, pre-refrão, pre-ritornello, pre-refrein, '
                   'pre-refren, przedrefren, ön nakarat, pre-nakarat, nakarat öncesi, förrefräng, pre-refräng, pre-refreng, '
                   'pre-omkvæd, предприпев, пред-припев, пре-припев, передприспів, プリコーラス, Bメロ, 프리코러스, 导歌, 導歌',
@@ -96,7 +97,7 @@ HEAD = re.compile(rf'(?:(?:the|final|last|short|half|extended|alternate|double|r
                   rf'(?P<name>{any_of(NAMES)})(?![^\W\d])'
                   rf'(?: ?[#№.]? ?(?:(?P<digits>\d{{1,2}})[a-d]?|(?P<word>{any_of(NUMBERS)}))(?!\w))?'
                   r'(?: (?:unique|unico|unica|finale?|reprise|continued|variation|intro|outro|hook|chorus|verse|bridge))?')
-TIMES = re.compile(r'[\s,:-]*(?:\b(?:repeats?|repeated)\s*)?(?:[(\[{]\s*|(?<=[\s:,\])]))'
+TIMES = re.compile(r'[\s,:-]*(?:[(\[{]\s*|(?<=[\s:,\])]))(?:repeat(?:s|ed)?:?\s*)?'
                    r'(?:[x×]\s?(?P<after>\d{1,2})|(?P<before>\d{1,2})\s?(?:[x×]|times))\s*[)\]}]?(?=\W|$)', re.IGNORECASE)
 SEPARATOR = re.compile(r'\s*[:：|(/&+,;]\s*|\s+[-–—]+\s*|\s*[-–—]+\s+|\s*[–—]\s*|(?<=\d)-')
 BRACKET = re.compile(r'\[([^\[\]\n]{1,200})\]')
@@ -141,7 +142,8 @@ def parse_header(inside):
         plain = re.sub(r'(?i)\b(pre|post) [-–—] ', r'\1-', inside)
         head, artist = plain[:separator.start()], plain[separator.end():].strip()
         artist = artist.rstrip(')') if '(' in separator[0] else artist
-        if separator[0].strip() in ('/', '&', '+', ',', '-') and (parse_header(artist) or artist.isdigit() and parse_head(head)[1]):
+        found = parse_head(head)
+        if found and separator[0].strip() in '/&+,-' and (artist.isdigit() and found[1] or parse_header(artist)):
             artist = ''  # "Intro/Chorus", "Verse 1 & 2": the first of them
     if found := parse_head(head):
         if artist.isdigit() and len(artist) < 3 and not found[1]:  # "Verse: 1"
@@ -208,10 +210,11 @@ def credit_lines(text, title=''):
     """[Produced by X] and [Text of "X"] go, where they stand alone or glued; brackets inside them are allowed for."""
 
     def replace(match):
-        return '\n' if is_credit(match[1]) else match[0]
+        before, after = text[match.start() - 1:match.start()], text[match.end():match.end() + 1]
+        apart = before == ' ' and after == ' '
+        return '\n' if not apart and is_credit(match[1]) else match[0]
 
-    return re.sub(r'(?:^|(?<=\S))[^\S\n]*\[((?:[^\[\]\n]|\[[^\[\]\n]{0,100}\]){1,200})\][^\S\n]*(?=$|\S)', replace, text,
-                  flags=re.MULTILINE)
+    return re.sub(r'\[((?:[^\[\]\n]|\[[^\[\]\n]{0,100}\]){1,200})\]', replace, text)
 
 
 def glued_headers(text, title=''):
@@ -236,14 +239,13 @@ def bracket_headers(text, title='', keep_artists=False):
     """A line "[Couplet 1 : Tilly Ohm]", "[HOOK x2]" or "【Chorus】" in the grammar: [Verse 1], [Hook] x2, [Chorus]."""
 
     def replace(match):
-        times = times_of(found) if (found := TIMES.fullmatch(' ' + match[2])) else 1
+        times = times_of(found) if (found := TIMES.fullmatch(' ' + match[2].rstrip())) else 1
         header = parse_header(match[1])
         if not header or match[2].strip() and not found:
             return match[0]
         return header._replace(times=max(times, header.times)).text(keep_artists)
 
-    return re.sub(r'^[^\S\n]*(?:\[|【|［){1,2}([^\[\]【】［］\n]{1,200})(?:\]|】|］){1,2}[ :]*([^\[\]\n]{0,20})$', replace, text,
-                  flags=re.MULTILINE)
+    return re.sub(r'^[^\S\n]*[\[【［]([^\[\]【】［］\n]{1,200})[\]】］][ :]*([^\[\]\n]{0,20})$', replace, text, flags=re.M)
 
 
 def bare_headers(text, title='', keep_artists=False):
@@ -256,23 +258,25 @@ def bare_headers(text, title='', keep_artists=False):
         stripped, opens = line.strip(), not out or not out[-1].strip()
         bare = stripped.strip('(){}<>*_=~#[]-–— ')
         first = SEPARATOR.split(TIMES.sub('', ' ' + bare).strip(' :'))[0] if len(bare) <= 80 else ''
-        if not first or is_header(stripped) or not (head := parse_head(first)) or len(stripped) > 80:
+        head, header = (parse_head(first), parse_header(bare)) if first and not is_header(stripped) else (None, None)
+        if not head or not header or len(stripped) > 80:
             out.append(line)
             continue
         decorated = stripped[0] in '{*=~#<[' and not re.search(r'\[.*\]', stripped)
-        header, colon = parse_header(bare), re.search(r'[:：]', bare)
+        colon = re.search(r'[:：]', bare)
         spelled = head[1] and not re.search(r'\d', first)
         plain = not AMBIGUOUS & {head[0], re.sub(r'[\W\d]+$', '', fold(first))}
         marked = re.search(r'[:：]\W*$', stripped) or TIMES.search(' ' + bare)
         said = bare[colon.end():].strip() if colon else ''
         alone = not SEPARATOR.search(TIMES.sub('', ' ' + bare).strip(' :'))
+        marked = marked or head[1] and stripped[0] == '('
         if decorated or plain and marked and alone and (not first[0].islower() or opens):
             out.append(header.text(keep_artists))
         elif not plain or not opens or not first[0].isupper() and first[0].islower() or spelled and not colon:
             out.append(line)
         elif alone:
             out.append(header.text(keep_artists))
-        elif header and header.artist and following.strip() and is_name(header.artist):
+        elif header.artist and following.strip() and is_name(header.artist):
             out.append(header.text(keep_artists))
         elif said and (head[1] or said[0].isupper()):  # "Verse 1: I ride the night bus home"
             out += [Header(*head).text(), said]
