@@ -41,7 +41,7 @@ def mojibake(text, title=''):
 
 
 def odd_spaces(text, title=''):
-    """Spaces of other widths become spaces, those without width and marks of direction nothing, all line ends \\n.
+    """Spaces of other widths become spaces, runs of them one, those without width and marks of direction nothing, line ends \\n.
 
     A joiner stays where it is part of the writing: between Arabic or Indic letters (Persian می‌روم) and in emoji (👨‍👩‍👧).
     """
@@ -49,7 +49,8 @@ def odd_spaces(text, title=''):
     text = re.sub('[\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]', ' ', text)
     text = re.sub('[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]', '', text)
     written, emoji = '\u0600-\u08ff\u0900-\u0dff', '\u2600-\u27bf\ufe0f\U0001f000-\U0001faff'
-    return re.sub(f'(?<![{written}{emoji}])[\u200c\u200d]+|[\u200c\u200d]+(?![{written}\u2640\u2642{emoji}])', '', text)
+    text = re.sub(f'(?<![{written}{emoji}])[\u200c\u200d]|[\u200c\u200d](?![{written}\u2640\u2642{emoji}])', '', text)
+    return re.sub('\n{3,}', '\n\n', re.sub(' *\n *', '\n', re.sub(' {2,}', ' ', text)))
 
 
 def wide_letters(text, title=''):
@@ -196,15 +197,18 @@ def embed(text, title=''):
     in a song that doesn't say it; after a space it is a lyric."""
     text = re.sub(rf'\s*{SHARE}\s*$', 'Embed', re.sub(rf'\s*{SHARE}\s*(?=\S)', 'Embed\n', text))
 
+    lines = set(text.split('\n'))
+
     def counted(match):
         line, digits = match[1], match[2]
-        return line + digits[:own_digits(line, digits, set(text.split('\n')))]
+        return line + digits[:own_digits(line, digits, lines)]
 
     text = re.sub(r'^(.{0,500}?)(\d{1,12})(?:\.\d)?K?Embed$', counted, text.rstrip(), flags=re.MULTILINE)
     while text.endswith('Embed'):
-        rest = text.removesuffix('Embed')
-        said = re.search(r'\bembed\b', rest, re.IGNORECASE)
-        if not (re.search(r'[^\s(\["\'“-]\Z|\S["\']\Z', rest) or not said and re.search(r'(?:^|\n)\s*\Z', rest)):
+        rest = text[:-len('Embed')].rstrip(' ')
+        glued = re.search(r'[^\s(\["\'“-]\Z|\S["\']\Z', text[-7:-5])
+        alone = rest[-1:] in ('', '\n') and not re.search(r'\bembed\b', rest, re.IGNORECASE)
+        if not glued and not alone:
             break
         text = rest.rstrip()
     return text
@@ -262,7 +266,7 @@ def repair(text):
 
 def clean(text, title='', keep_artists=False, changed=None):
     """The lyrics of a page. changed(rule name, before, after), if given, is told of every change."""
-    for _ in range(5):  # one rule may bring to light what another one is for; the second round rarely finds anything
+    for _ in range(20):  # one rule may bring to light what another one is for; the second round rarely finds anything
         start = text
         for rule in RULES:
             options = {'keep_artists': True} if keep_artists and rule in (headers.bracket_headers, headers.bare_headers) else {}

@@ -97,8 +97,12 @@ HEAD = re.compile(rf'(?:(?:the|final|last|short|half|extended|alternate|double|r
                   rf'(?P<name>{any_of(NAMES)})(?![^\W\d])'
                   rf'(?: ?[#№.]? ?(?:(?P<digits>\d{{1,2}})[a-d]?|(?P<word>{any_of(NUMBERS)}))(?!\w))?'
                   r'(?: (?:unique|unico|unica|finale?|reprise|continued|variation|intro|outro|hook|chorus|verse|bridge))?')
-TIMES = re.compile(r'[\s,:-]*(?:[(\[{]\s*|(?<=[\s:,\])]))(?:repeat(?:s|ed)?:?\s*)?'
+TIMES = re.compile(r'[\s,:-]{0,5}(?:[(\[{]\s*|(?<=[\s:,\])]))(?:repeat(?:s|ed)?:?\s*)?'
                    r'(?:[x×]\s?(?P<after>\d{1,2})|(?P<before>\d{1,2})\s?(?:[x×]|times))\s*[)\]}]?(?=\W|$)', re.IGNORECASE)
+# at a line's end: (x2), [2x], {repeat x2}; x2 after a space or alone; not the BMW X5, nor "I did it 2x"
+MARK = re.compile(r' ?[(\[{] ?(?:repeat(?:s|ed)?:? ?)?(?:[x×] ?(?P<after>\d{1,2})|(?P<before>\d{1,2}) ?(?:[x×]|times)) ?[)\]}]$',
+                  re.IGNORECASE)
+BARE_MARK = re.compile(r'(?:^| )[x×](?P<after>[2-9]|1\d)(?P<before>)$')
 SEPARATOR = re.compile(r'\s*[:：|(/&+,;]\s*|\s+[-–—]+\s*|\s*[-–—]+\s+|\s*[–—]\s*|(?<=\d)-')
 BRACKET = re.compile(r'\[([^\[\]\n]{1,200})\]')
 CANONICAL = re.compile(rf'\[({any_of(WORDS)})(?: (?:\d+|[IVX]+))?(?:: [^\[\]\n]+)?\]')
@@ -292,27 +296,31 @@ def is_name(text):
         and not text.endswith(('.', ',', '!', '?'))
 
 
+def take_mark(line):
+    """'We go (x2)' -> ('We go', 2); a line without a mark -> (line, 1)."""
+    times = 1
+    while match := MARK.search(line) or BARE_MARK.search(line):
+        line, times = line[:match.start()].rstrip(), max(times, times_of(match))
+    return line, times
+
+
 def repeated_lines(text, title=''):
     """"We go (x2)" becomes two lines; "(x2)" alone repeats the lines above it, up to a header or a blank line."""
     out, start = [], 0  # where the block above begins
     for line in text.split('\n'):
-        bare = re.search(r'(?<= )[x×]([2-9]|1\d)$', line)
-        match = next((m for m in TIMES.finditer(' ' + line) if m.end() == len(line) + 1 and m[0].rstrip()[-1] in ')]}'), bare)
-        alone = re.fullmatch(r'\s*[x×]\s?(\d{1,2})\s*', line)
-        if is_header(line) or not line.strip():
+        said, times = take_mark(line.rstrip())
+        if is_header(said) or not line.strip():  # "[Hook] x2" is for expand_sections
             out.append(line)
             start = len(out)
-        elif is_header(re.sub(r' x\d+$', '', line)) or not (match or alone):
+        elif said == line.rstrip():
             out.append(line)
-            start = len(out) if line.startswith('[') and line.endswith(']') and is_header(line) else start
+        elif said:
+            out += [said] * times
         else:
-            times = times_of(match) if match and match is not bare else min(int((bare or alone)[1]), MOST_TIMES)
-            said = '' if alone else line[:max(0, match.start() - (match is not bare))].rstrip()
-            block = [said] if said else out[start:]
-            if not block and out and is_header(out[-1]):
+            if start == len(out) and out and is_header(out[-1]):
                 out[-1] += f' x{times}'
-            out += block * (times if said else times - 1)
-            start = len(out) if not said else start
+            out += out[start:] * (times - 1)
+            start = len(out)  # the next (x2) is about what comes from here
     return '\n'.join(out)
 
 
