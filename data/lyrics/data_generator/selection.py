@@ -59,10 +59,10 @@ def title_says(title, artist):
     """'Night Bus (Türkçe Çeviri)' -> 'translation'; 'Tour Diary [Tracklist]' -> 'tracklist'; else ''."""
     if GENIUS.search(fold_letters(artist)):
         return 'translation'
-    for part in re.findall(r'\(([^()]*)\)|\[([^\[\]]*)\]|\s[-–—|:]\s+(.*)$', fold_letters(title)):
-        for kind, pattern in IN_TITLE.items():
-            if re.fullmatch(pattern, ''.join(part).strip()):
-                return kind
+    parts = re.findall(r'[(\[]([^()\[\]]*)[)\]]|\s[-–—|:]\s+([^()\[\]]*)$', fold_letters(title))
+    for kind, pattern in IN_TITLE.items():
+        if any(re.fullmatch(pattern, (bracket or tail).strip()) for bracket, tail in parts):
+            return kind
     return ''
 
 
@@ -104,14 +104,14 @@ def identifier():
 
 
 def languages_of(text):
-    """{language: its share of the letters}, judged four lines at a time, so that a verse in another language counts as no
+    """{language: its share of the lines}, judged four lines at a time, so that a verse in another language counts as no
     more than it is. What is in no certain language (na na na, skrrt) doesn't count; a song of nothing else has no share."""
     lines = [line.casefold() for line in text.split('\n') if line.strip() and not re.fullmatch(r'\[.*\]', line)]
     lines = list(dict.fromkeys(lines))  # a chorus counts once
     shares = {}
     for start in range(0, len(lines), 4):
-        part = ' '.join(lines[start:start + 4])
-        language, probability = identifier().classify(part)
+        part = lines[start:start + 4]
+        language, probability = identifier().classify(' '.join(part))
         if probability >= .75:
             shares[language] = shares.get(language, 0) + len(part)
     return {language: share / sum(shares.values()) for language, share in shares.items()}
@@ -162,11 +162,11 @@ def shingles_of(words):
 def similar_pairs(shingles):
     """(song, earlier song, shared / the smaller one's shingles) of all that share a fifth or more.
 
-    Every fourth shingle, by value, is looked up in a sorted list of all: the work grows with the songs, not with the pairs.
+    Every other shingle, by value, is looked up in a sorted list of all: the work grows with the songs, not with the pairs.
     """
     owners = np.repeat(np.arange(len(shingles), dtype=np.int64), [len(each) for each in shingles])
     values = np.concatenate([*shingles, np.zeros(0, np.uint32)])
-    sample = values % 4 == 0
+    sample = values % 2 == 0
     values, owners = values[sample], owners[sample]
     order = np.argsort(values, kind='stable')
     values, owners = values[order], owners[order]
