@@ -13,9 +13,9 @@ from conftest import ROOT
 
 GENERATOR = ROOT / 'data/lyrics/data_generator'
 sys.path.insert(0, str(GENERATOR))
-import preprocess
-import selection
-from sections import fold
+import preprocess  # noqa: E402
+import selection  # noqa: E402
+from sections import fold  # noqa: E402
 
 DEMO = [json.loads(path.read_text(encoding='utf-8')) for path in sorted((ROOT / 'data/lyrics/demo').glob('*/*.json'))]
 WORDS = sorted({word for song in DEMO for word in selection.words_of(song['lyrics']) if len(word) > 2})
@@ -66,11 +66,14 @@ def reasons(report):
     ('Night Bus (Türkçe Çeviri)', 'translation'), ('Night Bus (Traducción al Español)', 'translation'),
     ('Tilly Ohm - Night Bus (English Translation)', 'translation'), ('Night Bus (Romanized)', 'translation'),
     ('Night Bus (Deutsche Übersetzung)', 'translation'), ('Night Bus (Перевод на русский)', 'translation'),
-    ('Night Bus (Polskie tłumaczenie)', 'translation'), ('夜 (日本語訳)', 'translation'), ('Night Bus (Tradução)', 'translation'),
-    ('Big Tape [Tracklist]', 'tracklist'), ('Big Tape (Tracklist + Album Art)', 'tracklist'), ('Big Tape - Track List', 'tracklist'),
+    ('Night Bus (Polskie tłumaczenie)', 'translation'), ('夜 (日本語訳)', 'translation'),
+    ('Night Bus (Tradução)', 'translation'),
+    ('Big Tape [Tracklist]', 'tracklist'), ('Big Tape (Tracklist + Album Art)', 'tracklist'),
+    ('Big Tape - Track List', 'tracklist'),
     ('Big Tape [Credits]', 'credits'), ('Big Tape (Album Credits)', 'credits'), ('Big Tape (Liner Notes)', 'credits'),
     ('Big Day [Script]', 'script, interview or book'), ('My Life (Book Excerpt)', 'script, interview or book'),
-    ('Skittles', ''), ('Credits', ''), ('Tracklist', ''), ('Intro', ''), ('Interview (Skit)', ''), ('Lost (In Translation)', ''),
+    ('Skittles', ''), ('Credits', ''), ('Tracklist', ''), ('Intro', ''), ('Interview (Skit)', ''), ('Lost (In Translation)',
+                                                                                                    ''),
     ('Lost in Translation', ''), ('2 Contributors', ''), ('Embed', ''), ('Instrumental', ''), ('Night Bus (Remix)', ''),
     ('The Book of Tilly', ''), ('Chapter One', ''), ('Scripted (Live)', ''), ('Extra Credit', ''), ('Translation', ''),
     ('Track List of My Ex (Freestyle)', '')])
@@ -85,19 +88,21 @@ def test_accounts_of_translators(artist):
     assert selection.title_says('Night Bus', 'GZA/Genius') == ''
 
 
-TRACKS = '\n'.join(f'{number}. {name}' for number, name in enumerate(['Intro', 'Night Bus', 'Red Kettle (feat. A)', 'Outro', 'Rain'], 1))
+TRACKS = '1. Intro\n2. Night Bus\n3. Red Kettle (feat. A)\n4. Outro\n5. Rain'
 CREDITS = 'Produced by A. Beem\nWritten by B & C\nMixed by D. Ee\nMastered by F\nRecorded at: G\nExecutive Producer: H'
-PROSE = ('It was a dark evening when the bus came round the corner, and nobody on it knew where the driver had been that day, nor '
-         'did they ask, since every one of them had a place to be at and a reason not to be there. ' * 3)
-SCRIPT = '\n'.join(f'{"TILLY" if turn % 2 else "HOST"}: Well, you see, it all began a long time ago with a kettle and a bus and number {turn}, '
+PROSE = ('It was a dark evening when the bus came round the corner, and nobody on it knew where the driver had been that day, '
+         'nor did they ask, since every one of them had a place to be at and a reason not to be there. ' * 3)
+SCRIPT = '\n'.join(f'{"TILLY" if turn % 2 else "HOST"}: Well, it all began long ago with a kettle and bus number {turn}, '
                    'and I could go on about that for as long as you have tape in that machine of yours' for turn in range(12))
 
 
 @pytest.mark.parametrize(('text', 'kind'), [
     ('Lyrics for this song have yet to be released. Please check back once the song has been released.', 'placeholder'),
-    ('Lyrics will be available upon release', 'placeholder'), ('[Verse 1]\nLyrics coming soon', 'placeholder'), ('TBA', 'placeholder'),
+    ('Lyrics will be available upon release', 'placeholder'), ('[Verse 1]\nLyrics coming soon', 'placeholder'), ('TBA',
+                                                                                                                 'placeholder'),
     ('This song is an instrumental', 'placeholder'), ('Instrumental', 'placeholder'), ('[Instrumental]', 'instrumental'),
-    ('[Intro]\n\n[Instrumental]', 'instrumental'), ('', 'no text'), (TRACKS, 'tracklist'), ('Tracklist:\n' + TRACKS, 'tracklist'),
+    ('[Intro]\n\n[Instrumental]', 'instrumental'), ('', 'no text'), (TRACKS, 'tracklist'), ('Tracklist:\n' + TRACKS,
+                                                                                            'tracklist'),
     ('Side A\nNight Bus 3:45\nRed Kettle - 2:10\nRain (4:01)\nSnow 12:00\nHail 1:11', 'tracklist'), (CREDITS, 'credits'),
     (PROSE, 'script, interview or book'), (SCRIPT, 'script, interview or book')])
 def test_what_a_text_says(text, kind):
@@ -107,7 +112,8 @@ def test_what_a_text_says(text, kind):
 def test_songs_that_look_like_none():
     commandments = '\n'.join(f'{n}. never let them see the plan you drew on the back of the bill,\n'
                              'and never let the kettle sing before the water is still' for n in range(1, 8))
-    for text in [lines(1), commandments, f'{lines(2)}\nLyrics coming soon', 'Produced by me\n' + lines(3), 'Tilly: yo\nNori: yo\n' * 9,
+    for text in [lines(1), commandments, f'{lines(2)}\nLyrics coming soon', 'Produced by me\n' + lines(3),
+                 'Tilly: yo\nNori: yo\n' * 9,
                  'one\ntwo\nthree\nfour\nfive\n' + lines(4, 4), 'lyrics are not my thing\n' + lines(5, 8)]:
         assert selection.text_says(text, 'Credits') == ''
     assert not any(selection.text_says(each['lyrics'], each['title']) for each in DEMO)
@@ -116,7 +122,8 @@ def test_songs_that_look_like_none():
 def test_no_songs_are_dropped_with_their_reason(tmp_path):
     save(tmp_path / 'json', song(1, title='Skittles'), song(2, TRACKS, title='Big Tape'), song(3, title='Night Bus (Перевод)'),
          song(4, 'Lyrics for this song have yet to be released', title='Soon'), song(5, '[Instrumental]', title='Hum'),
-         song(6, '1 ContributorBig Tape Tracklist Lyrics' + TRACKS, title='Big Tape Tracklist'), song(7, CREDITS, title='Credits'))
+         song(6, '1 ContributorBig Tape Tracklist Lyrics' + TRACKS, title='Big Tape Tracklist'), song(7, CREDITS,
+                                                                                                      title='Credits'))
     kept, report = result(tmp_path)
     assert list(kept) == ['Skittles']
     assert reasons(report) == {'Big Tape': 'tracklist', 'Night Bus (Перевод)': 'translation', 'Soon': 'placeholder',
@@ -215,7 +222,9 @@ def test_the_language_option(tmp_path):
     save(tmp_path / 'json', song(1), song(2, f'[Verse 1]\n{french}', language='en'))  # the page's own language is often wrong
     kept, report = result(tmp_path)
     assert list(kept) == ['Song 1'] and reasons(report) == {'Song 2': 'language: fr'}
-    for option, titles in [('fr', ['Song 2']), ('en, FR', ['Song 1', 'Song 2']), ('any', ['Song 1', 'Song 2']), ('all', ['Song 1', 'Song 2'])]:
+    for option, titles in [('fr', ['Song 2']), ('en, FR', ['Song 1', 'Song 2']), ('any', ['Song 1', 'Song 2']), ('all',
+                                                                                                                 ['Song 1',
+                                                                                                                  'Song 2'])]:
         assert list(result(tmp_path, f'--language={option}')[0]) == titles
     done = run(tmp_path, '--language=english')
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and 'english' in done.stderr and 'en' in done.stderr
@@ -226,20 +235,24 @@ def test_the_language_option(tmp_path):
 
 def test_groups_by_title():
     group = selection.group_of
-    versions = ['Night Bus', 'Night Bus (Remix)', 'Night Bus (Kobalt Figgs Remix)', 'NIGHT BUS [Live]', 'Night Bús', 'Night Bus Remix',
-                'Night Bus (Live at the Depot)', 'Night Bus - Remastered', 'Night Bus - Remastered 2011', 'Night Bus (2011 Remaster)',
-                'Night Bus (Remix) [Explicit]', 'Night Bus (feat. Kobalt Figgs)', 'Night Bus ft. Kobalt Figgs', 'Night Bus (Clean Version)',
+    versions = ['Night Bus', 'Night Bus (Remix)', 'Night Bus (Kobalt Figgs Remix)', 'NIGHT BUS [Live]', 'Night Bús',
+                'Night Bus Remix',
+                'Night Bus (Live at the Depot)', 'Night Bus - Remastered', 'Night Bus - Remastered 2011',
+                'Night Bus (2011 Remaster)',
+                'Night Bus (Remix) [Explicit]', 'Night Bus (feat. Kobalt Figgs)', 'Night Bus ft. Kobalt Figgs',
+                'Night Bus (Clean Version)',
                 'Night Bus (Sped Up)', 'Night Bus (Radio Edit)', 'Night Bus - Live', 'Night Bus (Original)', 'Night Bus*']
     assert {group('Tilly Ohm', title) for title in versions} == {group('Tilly Ohm', 'Night Bus')}
     others = ['Day Bus', 'Night Bus 2', 'Night Bus (Part Two)', 'Night Bus (Pt. 2)', 'Night Bus (Live It Up)',
-              'Night Bus II', 'Night Bus (Interlude)', '(Remix)', 'Remix', '???', '!', 'Live']
+              'Night Bus II', 'Night Bus (Interlude)', '(Remix)', '???', '!', 'Live']
     assert len({group('Tilly Ohm', title) for title in ['Night Bus', *others]}) == len(others) + 1
     assert group('Kobalt Figgs', 'Night Bus') != group('Tilly Ohm', 'Night Bus')
     assert group('TILLY OHM', 'Night Bus') == group('Tilly Ohm', 'Night Bus')
 
 
 def test_exact_duplicates(tmp_path):
-    save(tmp_path / 'json', song(1), song(2, song(1)['lyrics'] + '3Embed'), song(3, song(1)['lyrics'].upper(), artist='Kobalt Figgs'))
+    save(tmp_path / 'json', song(1), song(2, song(1)['lyrics'] + '3Embed'), song(3, song(1)['lyrics'].upper(),
+                                                                                 artist='Kobalt Figgs'))
     kept, report = result(tmp_path)
     assert list(kept) == ['Song 1'] and reasons(report) == {'Song 2': 'duplicate', 'Song 3': 'duplicate'}
     assert {dropped['of'] for dropped in report['dropped_songs']} == {'tilly-ohm/1.json'}
@@ -264,8 +277,10 @@ def test_versions_share_a_group(tmp_path):
     save(tmp_path / 'json', song(1, title='Night Bus', lyrics=f'[Verse 1]\n{lines(1)}\n\n{hook}'),
          song(2, title='Night Bus (Remix)'), song(3, title='Night Bus, Pt. 2'), song(4, title='Else'))
     # under another artist, with the hook of the first and the verse of a third
-    save(tmp_path / 'json', song(5, title='Bus Again', artist='Nori Static', lyrics=f'[Verse 1]\n{lines(5)}\n\n{hook}'), artist='nori-static')
-    save(tmp_path / 'json', song(6, title='Far', artist='Big A', lyrics=f'[Verse 1]\n{lines(5, 6)}\n\n[Verse 2]\n{lines(6)}'), artist='big-a')
+    save(tmp_path / 'json', song(5, title='Bus Again', artist='Nori Static', lyrics=f'[Verse 1]\n{lines(5)}\n\n{hook}'),
+         artist='nori-static')
+    save(tmp_path / 'json', song(6, title='Far', artist='Big A', lyrics=f'[Verse 1]\n{lines(5, 6)}\n\n[Verse 2]\n{lines(6)}'),
+         artist='big-a')
     kept, report = result(tmp_path)
     groups = {title: entry['group'] for title, entry in kept.items()}
     assert len(groups) == 6 and report['groups'] == 3
@@ -316,7 +331,8 @@ def test_one_entry_a_line_in_a_fixed_order(tmp_path):
     assert text[0] == '[' and text[-2:] == [']', '']
     assert [json.loads(line.removesuffix(',')) for line in text[1:-2]] == list(kept.values())
     assert list(kept) == ['Song 50', 'Öl & "Gas" (Remix)', 'Song 9', 'Song 10']
-    assert kept['Öl & "Gas" (Remix)'] == {'text': song(2)['lyrics'], 'song_name': 'Öl & "Gas" (Remix)', 'artist_name': 'Tilly Ohm',
+    assert kept['Öl & "Gas" (Remix)'] == {'text': song(2)['lyrics'], 'song_name': 'Öl & "Gas" (Remix)',
+                                          'artist_name': 'Tilly Ohm',
                                           'group': 'tillyohm/olgas'}
     assert 'Öl' in text[2]  # UTF-8, not escapes
     assert {path: path.read_bytes() for path in (tmp_path / 'json').rglob('*.*')} == crawled
@@ -349,11 +365,13 @@ def test_the_report(tmp_path):
     assert {reason: found['count'] for reason, found in report['dropped'].items()} == {
         'fewer than 30 words': 8, 'not complete: instrumental': 1, 'not complete: unreleased': 1, 'not complete: blocked': 1}
     assert len(report['dropped']['fewer than 30 words']['examples']) == 5 and len(report['dropped_songs']) == 11
-    assert {'path': 'tilly-ohm/30.json', 'title': 'Song 30', 'artist': 'Tilly Ohm', 'reason': 'fewer than 30 words'} in report['dropped_songs']
+    assert {'path': 'tilly-ohm/30.json', 'title': 'Song 30', 'artist': 'Tilly Ohm',
+            'reason': 'fewer than 30 words'} in report['dropped_songs']
     assert {rule: found['count'] for rule, found in report['changed'].items()} == {
         'page_header': 1, 'embed': 1, 'bracket_headers': 1, 'expand_sections': 1}
     example = report['changed']['bracket_headers']['examples'][0]
-    assert example['song'] == 'tilly-ohm/2.json' and example['before'].startswith('[Couplet 1: Q]') and example['after'].startswith('[Verse 1]')
+    assert example['song'] == 'tilly-ohm/2.json'
+    assert example['before'].startswith('[Couplet 1: Q]') and example['after'].startswith('[Verse 1]')
     assert kept['Song 2']['text'] == f'[Verse 1]\n{lines(2)}\n\n[Hook]\n{lines(3, 4)}\n{lines(3, 4)}'
     table = run(tmp_path).stdout.splitlines()
     for what in 'dropped', 'changed':

@@ -41,7 +41,7 @@ def mojibake(text, title=''):
 
 
 def odd_spaces(text, title=''):
-    """Spaces of other widths become spaces, runs of them one, those without width and marks of direction nothing, line ends \\n.
+    """Spaces of other widths become spaces, runs of them one; those without width and marks of direction go.
 
     A joiner stays where it is part of the writing: between Arabic or Indic letters (Persian می‌روم) and in emoji (👨‍👩‍👧).
     """

@@ -68,7 +68,7 @@ ALONE = {'Instrumental', 'Part', 'Beat Switch', 'Break', 'Drop', 'Build', 'Break
 # words that also mean a thing of their own: without brackets they are lyrics (Bro is Danish for bridge)
 AMBIGUOUS = {'Part', 'Break', 'Drop', 'Build', 'Spoken', 'Sample', 'Freestyle', 'Vamp', 'Chant', 'Transition', 'Segue',
              'Prelude', 'Epilogue', 'Ad-Libs', 'stick', 'bro', 'most', 'solo', 'coda', 'bait', 'stanza', 'sketch', 'gancho',
-             'ponte', 'pont', 'silta', 'scratches', 'вступ', 'переход', 'мост', 'בית', 'tornada', 'reff'}
+             'silta', 'scratches', 'вступ', 'переход', 'мост', 'בית', 'tornada', 'reff'}
 # one, two, three ... as numbers or ordinals
 COUNTED = ('i one first un una uno 1er premier première primo prima primer primera primeira primeiro erste первый bir',
            'ii two second dos deuxième segundo segunda secondo seconda zweite второй iki',
@@ -81,6 +81,8 @@ LONGEST = 100_000  # characters: no page is longer, and a page of nothing but [C
 
 def fold(name):
     """Without case and accents: Refrão and REFRAO are one."""
+    if name.isascii():
+        return name.lower()
     return ''.join(c for c in unicodedata.normalize('NFKD', name).casefold() if not unicodedata.combining(c))
 
 
@@ -100,7 +102,8 @@ HEAD = re.compile(rf'(?:(?:the|final|last|short|half|extended|alternate|double|r
 TIMES = re.compile(r'[\s,:-]{0,5}(?:[(\[{]\s*|(?<=[\s:,\])]))(?:repeat(?:s|ed)?:?\s*)?'
                    r'(?:[x×]\s?(?P<after>\d{1,2})|(?P<before>\d{1,2})\s?(?:[x×]|times))\s*[)\]}]?(?=\W|$)', re.IGNORECASE)
 # at a line's end: (x2), [2x], {repeat x2}; x2 after a space or alone; not the BMW X5, nor "I did it 2x"
-MARK = re.compile(r' ?[(\[{] ?(?:repeat(?:s|ed)?:? ?)?(?:[x×] ?(?P<after>\d{1,2})|(?P<before>\d{1,2}) ?(?:[x×]|times)) ?[)\]}]$',
+MARK = re.compile(r' ?[(\[{] ?(?:repeat(?:s|ed)?:? ?)?'
+                  r'(?:[x×] ?(?P<after>\d{1,2})|(?P<before>\d{1,2}) ?(?:[x×]|times)) ?[)\]}]$',
                   re.IGNORECASE)
 BARE_MARK = re.compile(r'(?:^| )[x×](?P<after>[2-9]|1\d)(?P<before>)$')
 SEPARATOR = re.compile(r'\s*[:：|(/&+,;]\s*|\s+[-–—]+\s*|\s*[-–—]+\s+|\s*[–—]\s*|(?<=\d)-')
@@ -262,8 +265,9 @@ def bare_headers(text, title='', keep_artists=False):
         stripped, opens = line.strip(), not out or not out[-1].strip()
         bare = stripped.strip('(){}<>*_=~#[]-–— ')
         first = SEPARATOR.split(TIMES.sub('', ' ' + bare).strip(' :'))[0] if len(bare) <= 80 else ''
-        head, header = (parse_head(first), parse_header(bare)) if first and not is_header(stripped) else (None, None)
-        if not head or not header or len(stripped) > 80:
+        head = parse_head(first) if first and not is_header(stripped) else None
+        header = parse_header(bare) if head else None
+        if not header or len(stripped) > 80:
             out.append(line)
             continue
         decorated = stripped[0] in '{*=~#<[' and not re.search(r'\[.*\]', stripped)
