@@ -87,7 +87,7 @@ def examine(path, options):
     text = clean(song['lyrics'], title, options.keep_artists, changed)
     words = words_of(text)
     # numbered and labelled lines are read before a rule may take one for a header
-    if kind := text_says(page_header(repair(song['lyrics']), title), title) or text_says(text, title):
+    if kind := text_says(page_header(song['lyrics'], title), title) or text_says(text, title):
         return found | {'reason': kind}
     if len(words) < options.min_words:
         return found | {'reason': f'fewer than {options.min_words} words'}

@@ -164,7 +164,7 @@ def similar_pairs(shingles):
 
     Every other shingle, by value, is looked up in a sorted list of all: the work grows with the songs, not with the pairs.
     """
-    owners = np.repeat(np.arange(len(shingles), dtype=np.int64), [len(each) for each in shingles])
+    owners = np.repeat(np.arange(len(shingles), dtype=np.int32), [len(each) for each in shingles])
     values = np.concatenate([*shingles, np.zeros(0, np.uint32)])
     sample = values % 2 == 0
     values, owners = values[sample], owners[sample]
@@ -178,7 +178,7 @@ def similar_pairs(shingles):
         # a phrase of very many songs: each with the three best and the one before
         first, second = np.triu_indices(length, 1)
         near = (first < 3) | (second == first + 1) | (length <= 40)
-        keys.append((runs[:, second[near]] * len(shingles) + runs[:, first[near]]).ravel())
+        keys.append((runs[:, second[near]] * np.int64(len(shingles)) + runs[:, first[near]]).ravel())
     keys, counts = np.unique(np.concatenate([*keys, np.zeros(0, np.int64)]), return_counts=True)
     for key in keys[counts > 1]:
         song, earlier = divmod(int(key), len(shingles))
