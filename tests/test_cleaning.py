@@ -318,6 +318,7 @@ def test_pasted_twice():
 
 
 def test_white_space():
+    assert cleaning.white_space('[Intro]\n\none \n[Chorus]\n\n\n two  three\n') == '[Intro]\none\n\n[Chorus]\ntwo three'
     check([('one  \ntwo\t\n', 'one\ntwo'), ('one\n[Chorus]\ntwo', 'one\n\n[Chorus]\ntwo'), ('one\n \n\n\ntwo', 'one\n\ntwo'),
            ('one\n\n\n\n[Chorus]\n\ntwo  three', 'one\n\n[Chorus]\ntwo three')])
 

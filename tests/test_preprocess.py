@@ -112,7 +112,8 @@ def test_what_a_text_says(text, kind):
 def test_songs_that_look_like_none():
     commandments = '\n'.join(f'{n}. never let them see the plan you drew on the back of the bill,\n'
                              'and never let the kettle sing before the water is still' for n in range(1, 8))
-    for text in [lines(1), commandments, f'{lines(2)}\nLyrics coming soon', 'Produced by me\n' + lines(3),
+    vows = '\n'.join(f'{n}. I will {lines(n, 1)} and then I will {lines(n + 9, 1)}' for n in range(1, 9))
+    for text in [lines(1), commandments, vows, f'{lines(2)}\nLyrics coming soon', 'Produced by me\n' + lines(3),
                  'Tilly: yo\nNori: yo\n' * 9,
                  'one\ntwo\nthree\nfour\nfive\n' + lines(4, 4), 'lyrics are not my thing\n' + lines(5, 8)]:
         assert selection.text_says(text, 'Credits') == ''
@@ -208,6 +209,9 @@ def test_other_languages(language):
     assert selection.other_language(text, ['en', language]) == selection.other_language(text, []) == ''
     mixed = f'[Verse 1]\n{lines(1)}\n\n[Verse 2]\n{VERSES[language]}\n\n[Chorus]\nYeah'
     assert selection.other_language(mixed, ['en']) == ''  # a guest's verse
+    assert selection.languages_of(mixed) == pytest.approx({'en': .8, language: .2}, abs=.01)
+    hooked = '\n\n'.join(f'[Chorus]\n{VERSES[language]}\n\n[Verse {n}]\n{lines(n, 4)}' for n in (1, 2, 3))
+    assert selection.other_language(hooked + f'\n\n[Chorus]\n{VERSES[language]}' * 6, ['en']) == ''  # a chorus counts once
     assert selection.other_language(f'{text}\n{lines(1, 2)}', ['en']) == language  # an English hook
 
 
@@ -264,10 +268,12 @@ def test_the_best_copy_stays(tmp_path):
     live = text.replace('\n', '\nyeah ', 2) + '\n\n[Outro]\nthank you all good night'
     save(tmp_path / 'json', song(10, text[:len(text) * 2 // 3], title='Excerpt'), song(11, live, title='Night Bus (Live)'),
          song(12, text, title='Night Bus'), song(13, holes, title='Holes'), song(14, title='Else'),
-         song(15, text.replace('[Verse 1]\n', '').replace('[Hook]\n', ''), title='Bare'))
+         song(15, text.replace('[Verse 1]\n', '').replace('[Hook]\n', ''), title='Bare'),
+         song(16, text.replace('the', '[?]', 1) + '\none more line that nobody else has', title='Hole'))
     kept, report = result(tmp_path)
     assert list(kept) == ['Night Bus', 'Else']
     assert reasons(report) == {'Excerpt': 'near duplicate', 'Night Bus (Live)': 'near duplicate', 'Holes': 'near duplicate',
+                               'Hole': 'near duplicate',
                                'Bare': 'duplicate'}
     assert {dropped['of'] for dropped in report['dropped_songs']} == {'tilly-ohm/12.json'}
 
@@ -291,6 +297,11 @@ def test_versions_share_a_group(tmp_path):
 def test_the_shipped_songs_are_no_versions_of_each_other():
     shingles = [selection.shingles_of(selection.words_of(each['lyrics'])) for each in DEMO]
     assert list(selection.similar_pairs(shingles)) == []
+
+
+def test_shingles():
+    assert len(selection.shingles_of(list('abcd'))) == 0 and len(selection.shingles_of(list('abcdef'))) == 2
+    assert selection.words_of("[Hook]\nDon't go, 夜の Bus [?]") == ['dont', 'go', '夜', 'の', 'bus']
 
 
 def test_pairs_are_those_of_a_plain_comparison():

@@ -254,7 +254,7 @@ REPAIRS = [entities, mojibake, odd_spaces, wide_letters, apostrophes, look_alike
 RULES = [*REPAIRS, html_tags,
          page_header, about_text, ticket_advert, might_also_like, embed,
          headers.broken_headers, headers.credit_lines, headers.glued_headers, headers.bracket_headers, headers.bare_headers,
-         pasted_twice, headers.repeated_lines, headers.expand_sections, white_space]
+         pasted_twice, headers.repeated_lines, white_space, headers.expand_sections]
 
 
 def repair(text):
