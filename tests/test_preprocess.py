@@ -115,6 +115,7 @@ def test_songs_that_look_like_none():
     vows = '\n'.join(f'{n}. I will {lines(n, 1)} and then I will {lines(n + 9, 1)}' for n in range(1, 9))
     for text in [lines(1), commandments, vows, f'{lines(2)}\nLyrics coming soon', 'Produced by me\n' + lines(3),
                  'Tilly: yo\nNori: yo\n' * 9,
+                 'Tilly: I ride the bus\nNori: and so do I\n' * 6 + 'Tilly: ' + 'yeah ' * 31,
                  'one\ntwo\nthree\nfour\nfive\n' + lines(4, 4), 'lyrics are not my thing\n' + lines(5, 8)]:
         assert selection.text_says(text, 'Credits') == ''
     assert not any(selection.text_says(each['lyrics'], each['title']) for each in DEMO)
