@@ -97,6 +97,12 @@ def test_page_header():
     ])
 
 
+@pytest.mark.parametrize('before', ['', 'TranslationsDeutsch', 'Translations日本語'])
+@pytest.mark.parametrize('title', ['All My Lyrics', 'Lyrics', 'sleep lyrics now'])
+def test_a_title_that_holds_the_word(title, before):
+    assert clean(f'6 Contributors{before}{title} Lyrics[Verse 1]\nI ride', title) == RIDE
+
+
 @pytest.mark.parametrize('title', ['', 'Lyrics', 'What (Is) This? [C++] \\1', 'Lyrics of a Bus', '2 Contributors', 'Embed',
                                    "Don’t",
                                    'Intro', '[Intro]', 'Read More', 'I', '夜のバス', 'You might also like', 'a  b', 'СССР'])

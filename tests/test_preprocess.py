@@ -69,6 +69,7 @@ def reasons(report):
     ('Night Bus (Polskie tłumaczenie)', 'translation'), ('夜 (日本語訳)', 'translation'),
     ('Night Bus (Tradução)', 'translation'),
     ('Big Tape [Tracklist]', 'tracklist'), ('Big Tape (Tracklist + Album Art)', 'tracklist'),
+    ('Big Tape [Album Art + Tracklist]', 'tracklist'),
     ('Big Tape - Track List', 'tracklist'),
     ('Big Tape [Credits]', 'credits'), ('Big Tape (Album Credits)', 'credits'), ('Big Tape (Liner Notes)', 'credits'),
     ('Big Day [Script]', 'script, interview or book'), ('My Life (Book Excerpt)', 'script, interview or book'),

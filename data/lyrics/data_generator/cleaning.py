@@ -114,7 +114,7 @@ def page_header(text, title=''):
             other = None
         return text[(short or other).end():] if short or other else text
     zone = before_header(text, 1000)
-    pattern = re.compile(rf'(?<![a-z]){words}\s+Lyrics' if words else r'\A.{0,30}\s+Lyrics(?! [a-z])', re.IGNORECASE)
+    pattern = re.compile(rf'{words}\s+Lyrics' if words else r'\A.{0,30}\s+Lyrics(?! [a-z])', re.IGNORECASE)
     end = pattern.search(zone, head.end() if words else 0)
     glued = zone[head.end():head.end() + 1].strip(' ')
     if not end and glued:

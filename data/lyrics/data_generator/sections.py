@@ -22,7 +22,7 @@ WORDS = {
              'kıta, dörtlük, säkeistö, kuplet, куплет, строфа, κουπλέ, στροφή, バース, ヴァース, Aメロ, '
              '벌스, 主歌, בית, المقطع, bait',
     'Pre-Chorus': 'pre-chorus, prechorus, pre-refrain, pre-coro, pre-estribillo, pre-refrão, pre-ritornello, pre-refrein, '
-                  'pre-refren, przedrefren, ön nakarat, pre-nakarat, nakarat öncesi, förrefräng, pre-refräng, pre-refreng, '
+                  'pre-refren, przedrefren, przed-refren, ön nakarat, pre-nakarat, nakarat öncesi, förrefräng, pre-refräng, pre-refreng, '
                   'pre-omkvæd, предприпев, пред-припев, пре-припев, передприспів, プリコーラス, Bメロ, 프리코러스, 导歌, 導歌',
     'Post-Chorus': 'post-chorus, postchorus, post-refrain, post-coro, post-estribillo, post-refrão, pós-refrão, '
                    'post-ritornello, post-refrein, post-refren, post-nakarat, post-refräng, пост-припев, постприпев, '

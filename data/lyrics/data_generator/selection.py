@@ -43,7 +43,7 @@ TRANSLATED = (r'(?:tradu[ct]|traduz|ubersetz|ceviri|tłumacz|перевод|пе
                   map(fold_letters, '和訳 日本語訳 翻譯 翻译 번역 로마자'.split())))
 IN_TITLE = {  # what a title says in brackets or after a dash; a song that is called Credits or Skittles is one
     'translation': rf'(?:.*\b)?(?:{TRANSLATED})(?:\b.*)?|(?!in |lost )(?:\w+ )?translations?(?: \w+)?',
-    'tracklist': r'(?:\w+ ){0,3}track ?-?list(?:ing)?(?:\W.*)?|set ?list',
+    'tracklist': r'(?:[\w+&]+ ){0,5}track ?-?list(?:ing)?(?:\W.*)?|set ?list',
     'credits': r'(?:\w+ ){0,2}credits|liner notes|(?:digital )?booklet|(?:album |cover )?art ?work|cover art',
     'script, interview or book': r'(?:movie |film |full |original )?(?:script|screenplay|transcript|interview)|book'
                                  r'|(?:book )?excerpts?(?: from .*)?|chapter \w+|foreword|press release|trailer',
