@@ -103,12 +103,14 @@ def test_a_killed_worker_comes_back(char_data, tmp_path):
     assert equal(tmp_path / 'a/step-00000060', tmp_path / 'b/step-00000060')
 
 
-def test_torchrun_passes_signals_on(char_data, tmp_path):
+@pytest.mark.parametrize('to', ['torchrun', 'one worker'])
+def test_all_stop_at_the_same_step(char_data, tmp_path, to):
+    """torchrun passes a signal on to all; a cluster's scheduler may send it to one. FSDP would hang if they disagreed."""
     process = start(*TORCHRUN, '--nproc_per_node=2', 'train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}',
                     '--max_iters=1000000', '--eval_interval=50', '--always_save_checkpoint=False', '--parallel=fsdp',
                     **ONE_THREAD)
     wait_for(tmp_path / 'step-00000050', process)
-    process.send_signal(signal.SIGTERM)
+    os.kill(process.pid if to == 'torchrun' else workers(process)[-1], signal.SIGTERM)
     out, _ = process.communicate(timeout=200)
     assert process.returncode != 0
     step = json.loads((max(tmp_path.glob('step-*')) / 'state.json').read_text())['step']
