@@ -23,7 +23,8 @@ WORDS = {
              '벌스, 主歌, בית, المقطع, bait',
     'Pre-Chorus': 'pre-chorus, prechorus, pre-refrain, pre-coro, pre-estribillo, pre-refrão, pre-ritornello, pre-refrein, '
                   'pre-refren, przedrefren, ön nakarat, pre-nakarat, nakarat öncesi, förrefräng, pre-refräng, pre-refreng, '
-                  'pre-omkvæd, przed-refren, предприпев, пред-припев, пре-припев, передприспів, プリコーラス, Bメロ, 프리코러스, 导歌, 導歌',
+                  'pre-omkvæd, przed-refren, предприпев, пред-припев, пре-припев, передприспів, '
+                  'プリコーラス, Bメロ, 프리코러스, 导歌, 導歌',
     'Post-Chorus': 'post-chorus, postchorus, post-refrain, post-coro, post-estribillo, post-refrão, pós-refrão, '
                    'post-ritornello, post-refrein, post-refren, post-nakarat, post-refräng, пост-припев, постприпев, '
                    'ポストコーラス, 포스트코러스',
