@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 
@@ -106,6 +107,8 @@ for key, least in dict(batch_size=1, block_size=1, gradient_accumulation_steps=1
                        log_interval=1, seed=0, patience=1, max_minutes=0).items():
     if config[key] is not None and config[key] < least:
         raise UserError(f"train.py: {key}={config[key]} must be {least} or more")
+if seed >= 2**32:
+    raise UserError(f"train.py: seed={seed} must be less than 2**32")
 rt = setup(device, dtype, parallel)
 if gradient_accumulation_steps % rt.world_size:
     raise UserError(f"gradient_accumulation_steps={gradient_accumulation_steps} counts the micro-batches of all processes: "
@@ -118,10 +121,15 @@ tokenizer_meta = {key: value for key, value in meta.items() if key not in ('dtyp
 
 # the model
 # the run so far: updates, rows drawn, targets trained on, validation losses, evaluations since the best, this step's done
-step, row, tokens, best_val_loss, first_val_loss, stale, evaluated = 0, 0, 0, None, None, 0, False
-run_id = os.environ.get('TORCHELASTIC_RUN_ID')
-if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0' and not eval_only and ckpt.was_run(out_dir, run_id):
-    init_from = 'resume'  # torchrun --max-restarts has started this run again
+step, row, tokens, first_val_loss, stale, evaluated = 0, 0, 0, None, 0, False
+best_val_loss, best_step, run = None, None, uuid4().hex
+# torchrun's name of the run: what it starts again after a failure goes on. Its count of restarts differs between nodes
+run_id = os.environ.get('TORCHELASTIC_RUN_ID', 'none')
+if rt.max(run_id != 'none' and not eval_only and ckpt.was_run(out_dir, run_id))[0]:
+    init_from = 'resume'
+elif init_from != 'resume' and not eval_only and ckpt.has_steps(out_dir) and rt.is_main:
+    print(f"warning: {out_dir} holds the checkpoints of another run, which this one replaces when it saves; "
+          "--init_from=resume would go on from them, another --out_dir keeps them", file=sys.stderr)
 settings = config | {f'{split}.bin': count['sha256'] for split, count in meta['splits'].items()}
 model_options = {key: config[key] for key in GPTConfig.__dataclass_fields__ if key in config}
 if init_from == 'scratch':
@@ -135,9 +143,9 @@ elif init_from == 'resume':
         raise UserError(f"{data_dir} is not prepared with the tokenizer of the run in {out_dir}, "
                         f"'{saved['tokenizer']['tokenizer']}': give the run its own --dataset")
     raw_model = GPT.from_state_dict(saved['model'] | dict(dropout=dropout), weights)
-    step, row, tokens, first_val_loss, stale, evaluated = (
-        state[key] for key in ('step', 'row', 'tokens', 'first_val_loss', 'stale', 'evaluated'))
-    best_val_loss = ckpt.best_loss(out_dir)  # of what best/ holds, whatever happened between its save and this one
+    step, row, tokens, first_val_loss, stale, evaluated, run = (
+        state[key] for key in ('step', 'row', 'tokens', 'first_val_loss', 'stale', 'evaluated', 'run'))
+    best_val_loss, best_step = ckpt.best(out_dir, run)  # what best/ holds, whatever happened between its save and this one
     if rt.sum(step)[0] != step * rt.world_size:
         raise UserError(f"the processes found different checkpoints in {out_dir}: it must be a folder that all nodes share")
     # the model's own options are checked below; these leave the numbers as they are
@@ -204,16 +212,20 @@ def evaluate(data):
 def save(is_best=False, val_loss=None, step_folder=True):
     """best/ if this is the best so far, and a step folder. Every process calls it; one writes."""
     weights = dict(model=rt.gather(raw_model.state_dict()))
-    about = dict(config=dict(model=raw_model.config_dict(), tokenizer=tokenizer_meta, step=step, val_loss=val_loss))
-    if is_best and rt.is_main:
-        ckpt.write_folder(Path(out_dir) / 'best', weights, about, tokenizer)
-    if step_folder:
-        weights |= dict(optimizer=rt.gather(ckpt.optimizer_tensors(raw_model, optimizer)))
-        about |= dict(state=dict(step=step, row=row, tokens=tokens, first_val_loss=first_val_loss, stale=stale,
-                                 evaluated=evaluated, scaler=scaler.state_dict(), settings=settings, run_id=run_id))
-        if rt.is_main:
-            ckpt.save_step(out_dir, step, weights, about, tokenizer)
-    rt.barrier()
+    optimizer_state = rt.gather(ckpt.optimizer_tensors(raw_model, optimizer)) if step_folder else {}
+    about = dict(config=dict(model=raw_model.config_dict(), tokenizer=tokenizer_meta, step=step, val_loss=val_loss, run=run))
+    failure = None
+    try:
+        if is_best and rt.is_main:
+            ckpt.write_folder(Path(out_dir) / 'best', weights, about, tokenizer)
+        if step_folder and rt.is_main:
+            ckpt.save_step(out_dir, step, weights | dict(optimizer=optimizer_state), about | dict(state=dict(
+                step=step, row=row, tokens=tokens, first_val_loss=first_val_loss, stale=stale, evaluated=evaluated, run=run,
+                run_id=run_id, scaler=scaler.state_dict(), settings=settings)), tokenizer)
+    except UserError as e:
+        failure = e
+    if rt.max(failure is not None)[0]:  # the others wait here
+        raise failure or SystemExit(1)
 
 
 rows_per_step = gradient_accumulation_steps * batch_size
@@ -233,6 +245,12 @@ signals, time_is_up, refused = Signals(), False, 0  # steps in a row that were n
 t_log, tokens_log, losses = time.perf_counter(), tokens, []  # at the last row of log.csv; losses since the last evaluation
 
 
+def stop(reason):
+    log.close()
+    advice = f"lower --learning_rate, or look at the data; what was saved before in {out_dir} is as it was"
+    raise UserError(f"{reason}: {advice}") if rt.is_main else SystemExit(1)
+
+
 def is_over():
     return step >= max_iters or time_is_up or patience is not None and stale >= patience
 
@@ -247,15 +265,14 @@ while True:
         log.say(f"step {step}: {train_loss}val loss {val_loss:.4f}")
         log.row(step, val_loss=val_loss)
         if not math.isfinite(val_loss):
-            raise UserError(f"the validation loss is {val_loss} at step {step}: lower --learning_rate, or look at the data; "
-                            f"what was saved before in {out_dir} is as it was")
+            stop(f"the validation loss is {val_loss} at step {step}")
         first_val_loss = val_loss if first_val_loss is None else first_val_loss
         if step > 0:
-            is_best = best_val_loss is None or val_loss < best_val_loss
-            # equal: best/ was saved, and the run killed before its step folder was
-            is_best_or_again = is_best or val_loss == best_val_loss
-            best_val_loss, stale = (val_loss, 0) if is_best_or_again else (best_val_loss, stale + 1)
-            save(is_best, val_loss, step_folder=always_save_checkpoint or is_best_or_again or is_over())
+            if is_best := best_val_loss is None or val_loss < best_val_loss:
+                best_val_loss, best_step = val_loss, step
+            # the same step again: best/ was saved, and the run killed before its step folder was
+            stale = 0 if step == best_step else stale + 1
+            save(is_best, val_loss, step_folder=always_save_checkpoint or step == best_step or is_over())
             lap('saving')
         t_log, tokens_log, losses = time.perf_counter(), tokens, []
     if is_over():
@@ -275,11 +292,10 @@ while True:
     else:  # a NaN or an infinity: these rows are left out
         refused += 1
         log.say(f"step {step + 1} not taken with rows {first_row} to {row - 1}: loss {loss}, gradient norm {grad_norm}")
-        log.row(step, row=first_row, loss=loss, grad_norm=grad_norm)
+        log.row(step + 1, row=first_row, loss=loss, grad_norm=grad_norm)
         # float16 begins with a few: its scaler tries smaller and smaller scales. Without one the scale is 1
         if refused >= 5 and scaler.get_scale() <= 1:
-            raise UserError(f"{refused} steps in a row had a loss or gradient that is not finite: lower --learning_rate, or "
-                            f"look at the data; what was saved before in {out_dir} is as it was")
+            stop(f"{refused} steps in a row had a loss or gradient that is not finite")
 
     # 3) log
     if is_taken and step % log_interval == 0:
@@ -296,7 +312,8 @@ while True:
     if signal:
         if step > 0:
             save()
-        log.say(f"stopped by signal {signal:.0f} after step {step}, which is saved; go on with --init_from=resume")
+        saved = ", which is saved; go on with --init_from=resume" if step > 0 else ""
+        log.say(f"stopped by signal {signal:.0f} after step {step}{saved}")
         log.close()
         rt.close()
         raise SystemExit(128 + int(signal))

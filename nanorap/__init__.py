@@ -1,5 +1,6 @@
 """The rooms below the scripts. This file holds the little that several of them share; nothing runs at import."""
 
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -18,6 +19,25 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding='utf-8'))
     except ValueError as e:  # not JSON, or not UTF-8
         raise UserError(f"{path} is damaged or half-written ({e}): take it from its source again") from None
+
+
+SUMS = 'SHA256SUMS'  # beside the files of a checkpoint, as `sha256sum --check` reads it
+
+
+def sha256(path):
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def check_sums(folder):
+    """Raises OSError or ValueError if a file of a checkpoint is missing, or is not what was written."""
+    lines = (folder / SUMS).read_text(encoding='utf-8').splitlines()
+    sums = {name: digest for digest, _, name in (line.partition('  ') for line in lines)}
+    if not {'model.safetensors', 'config.json'} <= sums.keys():
+        raise ValueError(f"{SUMS} is cut short")
+    for name, digest in sums.items():
+        if sha256(folder / name) != digest:
+            raise ValueError(f"{name} has changed since it was written")
 
 
 def package_file(package, path, advice):

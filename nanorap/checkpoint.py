@@ -8,7 +8,6 @@ A folder is complete or absent: it is written under a temporary name, synced to 
 every other file, as `sha256sum --check` reads it. No pickle anywhere.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,10 +17,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from nanorap import UserError, model_folder
+from nanorap import SUMS, UserError, check_sums, model_folder, sha256
 
 KEEP = 2  # step folders
-SUMS = 'SHA256SUMS'
+STEP = 'step-' + '[0-9]' * 8  # a copy under another name is the user's own
 
 
 def write_folder(folder, tensors, documents, tokenizer):
@@ -39,7 +38,7 @@ def write_folder(folder, tensors, documents, tokenizer):
         for name, document in documents.items():
             (temporary / f'{name}.json').write_text(json.dumps(document, indent=1) + '\n', encoding='utf-8')
         tokenizer.save(temporary)
-        sums = ''.join(f'{_sha256(file)}  {file.name}\n' for file in sorted(temporary.iterdir()))
+        sums = ''.join(f'{sha256(file)}  {file.name}\n' for file in sorted(temporary.iterdir()))
         (temporary / SUMS).write_text(sums, encoding='utf-8')
         for path in [*temporary.iterdir(), temporary]:
             _sync(path)
@@ -55,31 +54,20 @@ def write_folder(folder, tensors, documents, tokenizer):
                         "were; make room there, and go on with --init_from=resume") from e
 
 
-def check_folder(folder):
-    """Raises OSError or ValueError if a file of the folder is missing, or is not what was written."""
-    lines = (folder / SUMS).read_text(encoding='utf-8').splitlines()
-    sums = {name: sha256 for sha256, _, name in (line.partition('  ') for line in lines)}
-    if not {'model.safetensors', 'config.json'} <= sums.keys():
-        raise ValueError(f"{SUMS} is cut short")
-    for name, sha256 in sums.items():
-        if _sha256(folder / name) != sha256:
-            raise ValueError(f"{name} has changed since it was written")
-
-
 def save_step(out_dir, step, tensors, documents, tokenizer):
     newest = Path(out_dir) / f'step-{step:08d}'
     write_folder(newest, tensors, documents, tokenizer)
-    keep = [folder for folder in _steps(out_dir) if folder <= newest][-KEEP:]
-    for folder in [*_steps(out_dir), *Path(out_dir).glob('.step-*.old')]:
-        if folder not in keep:  # older ones, and later ones that an earlier run left here
-            shutil.rmtree(folder, ignore_errors=True)
+    steps = _steps(out_dir)
+    keep = [folder for name, folder in steps.items() if name <= newest.name][-KEEP:]
+    for folder in {*steps.values(), *Path(out_dir).glob(f'.{STEP}.old')}.difference(keep):
+        shutil.rmtree(folder, ignore_errors=True)  # older ones, and later ones that an earlier run left here
 
 
 def load_step(out_dir):
     """The newest whole checkpoint of a run: (model state dict, optimizer tensors, config.json, state.json)."""
-    for folder in reversed(_steps(out_dir)):
+    for folder in reversed(_steps(out_dir).values()):
         try:
-            check_folder(folder)
+            check_sums(folder)
             config, state = (json.loads((folder / f'{name}.json').read_text()) for name in ('config', 'state'))
             return load_file(folder / 'model.safetensors'), load_file(folder / 'optimizer.safetensors'), config, state
         except (OSError, ValueError, SafetensorError) as e:
@@ -92,7 +80,7 @@ def load_step(out_dir):
 
 def was_run(out_dir, run_id):
     """Whether the run of this id has left a step folder: then it can go on, where another run's must not."""
-    for folder in _steps(out_dir):
+    for folder in _steps(out_dir).values():
         try:
             if json.loads((folder / 'state.json').read_text())['run_id'] == run_id:
                 return True
@@ -101,12 +89,13 @@ def was_run(out_dir, run_id):
     return False
 
 
-def best_loss(out_dir):
-    """The validation loss of best/, or None if there is none."""
+def best(out_dir, run):
+    """(validation loss, step) of best/, if this run has written it; else (None, None)."""
     try:
-        return json.loads((model_folder(out_dir) / 'config.json').read_text())['val_loss']
+        config = json.loads((model_folder(out_dir) / 'config.json').read_text())
+        return (config['val_loss'], config['step']) if config['run'] == run else (None, None)
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return None, None
 
 
 def optimizer_tensors(model, optimizer):
@@ -134,13 +123,14 @@ def load_optimizer(model, optimizer, tensors):
     optimizer.load_state_dict(state_dict)
 
 
+def has_steps(out_dir):
+    return bool(_steps(out_dir))
+
+
 def _steps(out_dir):
-    return sorted(Path(out_dir).glob('step-*'))
-
-
-def _sha256(path):
-    with open(path, 'rb') as f:
-        return hashlib.file_digest(f, 'sha256').hexdigest()
+    """{name: folder}, in order. One that was being replaced when the run was killed may have its .old name only."""
+    folders = [*Path(out_dir).glob(f'.{STEP}.old'), *Path(out_dir).glob(STEP)]
+    return dict(sorted((folder.name.lstrip('.').removesuffix('.old'), folder) for folder in folders))
 
 
 def _sync(path):

@@ -55,7 +55,9 @@ def write_dataset(out_dir, tokenizer, documents, **about):
         for path in sorted(temporary.iterdir()):
             with open(path, 'rb+') as file:
                 os.fsync(file.fileno())
-        for path in sorted(temporary.iterdir()):
+        if not (temporary / 'tokenizer.json').exists():  # another tokenizer's would be taken for this one's
+            (out_dir / 'tokenizer.json').unlink(missing_ok=True)
+        for path in sorted(temporary.iterdir(), reverse=True):  # meta.json last: it is checked against the others
             path.replace(out_dir / path.name)
         return meta
     except OSError as e:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from nanorap import UserError, model_folder, read_json, smollm2_file
+from nanorap import UserError, check_sums, model_folder, read_json, smollm2_file
 
 # (our name, their names, how): {i} is the layer; 'T' transposes (GPT-2 keeps its linear weights as (in, out)), 'cat'
 # joins several matrices into our one along the rows. Our names are GPT-2's own.
@@ -73,6 +73,12 @@ def load(name):
         raise UserError(f"{folder} has no config.json: give a folder in the transformers format, or an out_dir of train.py")
     theirs = read_json(folder / 'config.json')
     if 'model' in theirs:  # a checkpoint of ours
+        try:
+            check_sums(folder)
+        except (OSError, ValueError) as e:
+            reason = f"{e.filename} is missing" if isinstance(e, OSError) else e
+            raise UserError(f"{folder} is damaged ({reason}): take it from its source again, or go on with the training, "
+                            "which starts from the newest whole checkpoint") from None
         return theirs['model'], _read_weights(folder)
     try:
         config, keys = _config_from_transformers(theirs, folder)

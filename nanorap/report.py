@@ -29,7 +29,7 @@ class Log:
             path.parent.mkdir(parents=True, exist_ok=True)
             if step and path.exists():
                 with open(path, newline='', errors='replace') as f:  # the last line of a killed run may be cut
-                    rows = [row for row in csv.DictReader(f) if (row['step'] or '').isdigit() and int(row['step']) <= step]
+                    rows = [row for row in csv.DictReader(f) if (row.get('step') or '').isdigit() and int(row['step']) <= step]
             part = path.with_name('.log.csv.tmp')
             self.file = open(part, 'w', newline='', buffering=1)  # a row reaches the file when it is written
             self.csv = csv.DictWriter(self.file, FIELDS, extrasaction='ignore')

@@ -60,7 +60,8 @@ class Runtime:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         # float16 would need a gradient scaler that knows of shards; setup() refuses it
-        half = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32)
+        half = MixedPrecisionPolicy(param_dtype=self.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        # cast_forward_inputs: cos and sin of rotary positions stay in float32
         options = dict(mesh=init_device_mesh(self.device.type, (self.world_size,)), reshard_after_forward=True,
                        mp_policy=MixedPrecisionPolicy() if self.dtype == torch.float32 else half)
         for block in blocks:  # one after the other: no device ever holds the whole model
@@ -105,10 +106,6 @@ class Runtime:
         reduced = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         dist.all_reduce(reduced, getattr(dist.ReduceOp, operation))
         return reduced.tolist()
-
-    def barrier(self):
-        if self.world_size > 1:
-            dist.barrier()
 
     def synchronize(self):
         """Wait for what the device has still to do, before looking at the clock."""
@@ -189,8 +186,9 @@ def setup(device='auto', dtype='auto', parallel='ddp'):
         raise UserError(f"--parallel={parallel}: choose ddp or fsdp")
 
     rank, local_rank, world_size = 0, 0, 1
-    if 'RANK' in os.environ:  # torchrun sets all three
-        rank, local_rank, world_size = (int(os.environ[key]) for key in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'))
+    if 'RANK' in os.environ:  # torchrun sets all three, other launchers not always LOCAL_RANK
+        rank, local_rank, world_size = (int(os.environ.get(key, default)) for key, default in
+                                        (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
     if dev.type == 'mps' and world_size > 1:
         raise UserError("several processes need --device=cuda or --device=cpu: MPS runs one")
     if dev.type == 'cuda':
@@ -207,7 +205,7 @@ def setup(device='auto', dtype='auto', parallel='ddp'):
     if dtype == 'float16' and parallel == 'fsdp' and world_size > 1:
         raise UserError("--parallel=fsdp can't train in float16: use --dtype=bfloat16, or float32 where the GPU lacks that")
     if world_size > 1:
-        dist.init_process_group('nccl' if dev.type == 'cuda' else 'gloo')
+        dist.init_process_group('nccl' if dev.type == 'cuda' else 'gloo', device_id=dev if dev.type == 'cuda' else None)
     return Runtime(dev, DTYPES[dtype], rank, world_size, parallel)
 
 
@@ -218,17 +216,14 @@ def compile_or_eager(model, compile, runtime, x, y):
     """
     if not (runtime.device.type == 'cuda' if compile is None else compile):
         return model
-    compiled = torch.compile(model)
+    compiled, failed = torch.compile(model), 0
     try:
         with runtime.autocast():
             compiled(*runtime.to_device(x, y)).backward()
-        return compiled
     except torch.OutOfMemoryError:
         raise
     except Exception as e:  # no C++ compiler, no Triton, an unsupported platform: the compiler has its own errors for each
-        if runtime.is_main:
-            reason = (str(e).strip().splitlines() or [''])[0][:150]
-            print(f"warning: torch.compile failed here, going on without it ({type(e).__name__}: {reason})", file=sys.stderr)
-        return model
-    finally:
-        model.zero_grad(set_to_none=True)
+        failed, reason = 1, (str(e).strip().splitlines() or [''])[0][:150]
+        print(f"warning: torch.compile failed here, going on without it ({type(e).__name__}: {reason})", file=sys.stderr)
+    model.zero_grad(set_to_none=True)
+    return model if runtime.max(failed)[0] else compiled  # all processes alike

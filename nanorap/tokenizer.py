@@ -184,7 +184,10 @@ def tokenizer_from_meta(meta, folder):
         if meta['tokenizer'] == 'gpt2':
             return GPT2Tokenizer()
         raise UserError(f"{path} is missing: copy it from the model '{meta['tokenizer']}', or prepare the data again")
-    return ModelTokenizer(_read_tokenizer(path), meta['tokenizer'], meta['eot'])
+    tokenizer = ModelTokenizer(_read_tokenizer(path), meta['tokenizer'], meta['eot'])
+    if not same_tokenizer(tokenizer.meta(), meta):
+        raise UserError(f"{path} is not the tokenizer that wrote what lies beside it: prepare the data again")
+    return tokenizer
 
 
 def _read_tokenizer(path):

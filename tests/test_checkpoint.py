@@ -100,12 +100,29 @@ def test_best_is_replaced_whole(tmp_path):
 def test_between_the_two_renames(tmp_path):
     """Killed while best/ is replaced: readers find the old one, and the next save puts all in order."""
     for step in (1, 2, 3):
-        about = dict(config=dict(step=step, val_loss=1 / step))
+        about = dict(config=dict(step=step, val_loss=1 / step, run='a'))
         if step == 3:
             (tmp_path / 'best').rename(tmp_path / '.best.old')
-            assert ckpt.best_loss(tmp_path) == 1 / 2 and model_folder(tmp_path) == tmp_path / '.best.old'
+            assert ckpt.best(tmp_path, 'a') == (1 / 2, 2) and model_folder(tmp_path) == tmp_path / '.best.old'
         ckpt.write_folder(tmp_path / 'best', {}, about, TOKENIZER)
-    assert ckpt.best_loss(tmp_path) == 1 / 3 and [path.name for path in tmp_path.iterdir()] == ['best']
+    assert ckpt.best(tmp_path, 'a') == (1 / 3, 3) and ckpt.best(tmp_path, 'b') == (None, None)
+    assert [path.name for path in tmp_path.iterdir()] == ['best']
+
+
+def test_between_the_two_renames_of_a_step(tmp_path):
+    """A step is saved a second time, by a run that a signal had stopped there, and killed: it counts, until it is replaced."""
+    a_run(tmp_path, steps=(10, 20))
+    (tmp_path / 'step-00000020').rename(tmp_path / '.step-00000020.old')
+    assert ckpt.load_step(tmp_path)[3]['step'] == 20
+    a_run(tmp_path, steps=(20, 30))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['step-00000020', 'step-00000030']
+
+
+def test_a_users_copy_is_left_alone(tmp_path):
+    a_run(tmp_path, steps=(10,))
+    shutil.copytree(tmp_path / 'step-00000010', tmp_path / 'step-00000010-keep')
+    a_run(tmp_path, steps=(20, 30))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['step-00000010-keep', 'step-00000020', 'step-00000030']
 
 
 def test_whose_run_it_was(tmp_path):

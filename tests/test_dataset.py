@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nanorap import UserError, dataset
 from nanorap.dataset import Batches, _read_hub, is_held_out, read_meta, write_dataset
-from nanorap.tokenizer import CharTokenizer, load_tokenizer
+from nanorap.tokenizer import CharTokenizer, load_tokenizer, tokenizer_from_meta
 
 ALPHABET = 'abcdefghij'
 TOKENIZER = CharTokenizer(ALPHABET)
@@ -193,6 +193,20 @@ def test_prepare_lyrics(songs, tmp_path):
     first = (tmp_path / 'gpt2' / 'train.bin').read_bytes()
     run('data/lyrics/prepare.py', '--input', songs, '--out_dir', tmp_path / 'gpt2')
     assert (tmp_path / 'gpt2' / 'train.bin').read_bytes() == first  # the same input, the same bytes
+
+
+def test_another_tokenizer_in_the_same_folder(songs, tmp_path):
+    """The first one's tokenizer.json would be taken for the second one's."""
+    for name in ('smollm2', 'gpt2'):
+        run('data/lyrics/prepare.py', '--input', songs, f'--tokenizer={name}', '--out_dir', tmp_path)
+        meta = read_meta(tmp_path)
+        tokenizer = tokenizer_from_meta(meta, tmp_path)
+        text = tokenizer.decode(np.fromfile(tmp_path / 'val.bin', '<u2')[:99].tolist())
+        assert tokenizer.vocab_size == meta['vocab_size']
+        assert any(text in song['text'] for song in json.loads(songs.read_text()))
+    load_tokenizer('smollm2').save(tmp_path)
+    with pytest.raises(UserError, match='is not the tokenizer that wrote'):
+        tokenizer_from_meta(meta, tmp_path)
 
 
 def test_headers_and_jsonl(tmp_path):

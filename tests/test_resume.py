@@ -77,10 +77,35 @@ def test_best_on_disk_is_what_counts(trained, char_data, tmp_path):
     """best/ from a step behind the checkpoint that the run goes on from is replaced by a lower loss only."""
     shutil.copytree(trained[0], tmp_path / 'out')
     path = tmp_path / 'out/best/config.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | dict(val_loss=0.5)))
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | dict(val_loss=0.5)))
+    shutil.copytree(tmp_path / 'out', tmp_path / 'another')
     run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--init_from=resume',
         '--batches=documents', '--eval_interval=5', '--max_iters=45')
     assert json.loads(path.read_text())['val_loss'] == 0.5
+    # that of another run, which this one has not come to replace before it was stopped, says nothing
+    path = tmp_path / 'another/best/config.json'
+    path.write_text(json.dumps(config | dict(val_loss=0.5, run='another')))
+    run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "another"}', '--init_from=resume',
+        '--batches=documents', '--eval_interval=5', '--max_iters=45')
+    assert json.loads(path.read_text())['step'] == 45
+
+
+def test_a_new_run_in_an_old_ones_folder(trained, char_data, tmp_path):
+    shutil.copytree(trained[0], tmp_path / 'out')
+    result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--max_iters=1')
+    assert 'holds the checkpoints of another run' in result.stderr
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['best', 'log.csv', 'step-00000001']
+    assert json.loads((tmp_path / 'out/best/config.json').read_text())['step'] == 1
+
+
+def test_a_damaged_best_is_not_used(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / 'out')
+    path = tmp_path / 'out/best/model.safetensors'
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert 'is damaged (model.safetensors has changed' in run('sample.py', f'--out_dir={tmp_path / "out"}', ok=False).message
 
 
 def test_a_time_budget(char_data, tmp_path):
