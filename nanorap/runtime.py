@@ -143,6 +143,7 @@ class Runtime:
 
     def close(self):
         if self.world_size > 1:
+            dist.barrier()  # who leaves early tears down what others still read from
             dist.destroy_process_group()
 
 

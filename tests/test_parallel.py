@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
@@ -104,23 +103,13 @@ def test_a_killed_worker_comes_back(char_data, tmp_path):
     assert equal(tmp_path / 'a/step-00000060', tmp_path / 'b/step-00000060')
 
 
-def test_two_nodes(char_data, tmp_path):
-    """Two torchruns on one machine, as in the README: the worker of one is killed, and both nodes go on from the checkpoint,
-    although only one of them counts a restart."""
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    command = [*TORCHRUN[:-1], '--nnodes=2', '--nproc_per_node=1', '--rdzv_backend=c10d', '--rdzv_id=bars',
-               f'--rdzv_endpoint=127.0.0.1:{port}', '--max-restarts=3', '--monitor-interval=0.1', 'train.py', *TINY,
-               f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=20', '--max_iters=200']
-    nodes = [start(*command, **ONE_THREAD) for _ in range(2)]
-    wait_for(tmp_path / 'step-00000020', nodes[0])
-    os.kill(workers(nodes[1])[0], signal.SIGKILL)
-    outputs = [node.communicate(timeout=200) for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], outputs
-    text = ''.join(out for out, _ in outputs)
-    assert text.count('parameters on cpu') == 2 and text.count('step 0: val loss') == 1
-    assert sorted(losses(tmp_path)) == list(range(1, 201))
+def test_a_restart_is_known_by_the_runs_name(char_data, tmp_path):
+    """With several nodes torchrun's count of restarts differs between them, so --rdzv_id decides, and no name is none."""
+    flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=2']
+    torchrun_says = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', TORCHELASTIC_RESTART_COUNT='0')
+    for run_id, steps, first in (('bars', 2, 1), ('bars', 4, 3), ('verse', 2, 1), ('none', 4, 1), ('none', 4, 1)):
+        result = run('train.py', *flags, f'--max_iters={steps}', **torchrun_says, TORCHELASTIC_RUN_ID=run_id)
+        assert f'step {first}: loss' in result.stdout and f'step {first - 1}: loss' not in result.stdout, run_id
 
 
 @pytest.mark.parametrize('to', ['torchrun', 'one worker'])
