@@ -238,7 +238,6 @@ if eval_only:
     if rt.is_main:
         print(f"step {step}: train loss {losses[0]:.4f}, val loss {losses[1]:.4f}")
     rt.close()
-    raise SystemExit(0)
 
 # training loop
 signals, time_is_up, refused = Signals(), False, 0  # steps in a row that were not taken
@@ -315,8 +314,7 @@ while True:
         saved = ", which is saved; go on with --init_from=resume" if step > 0 else ""
         log.say(f"stopped by signal {signal:.0f} after step {step}{saved}")
         log.close()
-        rt.close()
-        raise SystemExit(128 + int(signal))
+        rt.close(128 + int(signal))
 
 log.close()
 if rt.is_main:

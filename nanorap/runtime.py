@@ -3,6 +3,7 @@ Where and how this process runs: device, number format, ranks, signals. One proc
 wrap() return the model as it is, sum() and max() the numbers, and nothing of torch.distributed is touched.
 """
 
+import atexit
 import os
 import re
 import signal
@@ -141,10 +142,14 @@ class Runtime:
             seconds.append(time.perf_counter() - t0)
         return 2 * n**3 / min(seconds)
 
-    def close(self):
+    def close(self, code=0):
+        """The end of this process, with an exit code."""
         if self.world_size > 1:
             dist.barrier()  # who leaves early tears down what others still read from
-            dist.destroy_process_group()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # in an orderly end, gloo's threads abort one FSDP run in thirty
+        raise SystemExit(code)
 
 
 class Signals:
@@ -157,6 +162,8 @@ class Signals:
         self.first = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
+            # after an error (another process has died) gloo and NCCL may hang at the end: there a signal must end it
+            atexit.register(signal.signal, number, signal.SIG_DFL)
 
     def _note(self, number, frame):
         self.first = self.first or number
