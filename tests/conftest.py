@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ |= dict(HF_HUB_OFFLINE='1', WANDB_MODE='offline', TOKENIZERS_PARALLELISM='true')
+
+# the same examples in every run, so that a failure is the change's own; HYPOTHESIS_PROFILE=default draws new ones
+settings.register_profile('same', derandomize=True)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'same'))
 
 # a run that takes seconds on a CPU, by the flags of a user; TINY from scratch
 SHORT = ['--device=cpu', '--block_size=64', '--batch_size=4', '--gradient_accumulation_steps=2', '--learning_rate=1e-2',

@@ -321,6 +321,10 @@ def test_pasted_twice():
         assert clean(f'{bare}\n{song["lyrics"]}', song['title']) == song['lyrics']  # the copy with headers
     hook = '[Hook]\n' + '\n'.join(f'we go {word}' for word in 'up down left right over under home away'.split())
     assert clean(f'{hook}\n\n{hook}') == f'{hook}\n\n{hook}'
+    lines = [f'line {word}' for word in 'one two three four five six seven eight nine ten eleven'.split()]
+    verses = ['\n'.join(['[Verse 1]', *half[:6], '', '[Verse 2]', *half[6:]]) for half in (lines, lines[::-1])]
+    assert clean(f'{verses[0]}\n\n{verses[0]}') == verses[0]
+    assert clean('\n\n'.join(verses)) == '\n\n'.join(verses)  # the same lines in another order are another half
 
 
 def test_white_space():

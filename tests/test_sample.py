@@ -174,9 +174,9 @@ def test_mistakes_get_one_line(trained, tmp_path):
     shutil.copytree(out / 'best', tmp_path / 'half' / 'best')
     path = tmp_path / 'half' / 'best' / 'model.safetensors'
     path.write_bytes(path.read_bytes()[:2000])
-    assert 'half-written' in message(f'--out_dir={tmp_path / "half"}')
+    assert 'is damaged' in message(f'--out_dir={tmp_path / "half"}')
     path.unlink()
-    assert 'half-written' in message(f'--out_dir={tmp_path / "half"}')
+    assert 'is missing' in message(f'--out_dir={tmp_path / "half"}')
     (tmp_path / 'half' / 'best' / 'config.json').write_text('{"mod')
     assert 'half-written' in message(f'--out_dir={tmp_path / "half"}')
 

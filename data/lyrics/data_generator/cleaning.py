@@ -7,6 +7,7 @@ The cleaning rules: what a lyrics page holds besides the lyrics goes, and what i
 A rule is a function (text, title) -> text; `clean` applies all of them until none changes anything. No files, no network.
 """
 
+import difflib
 import html
 import re
 from html.entities import html5
@@ -219,23 +220,24 @@ def embed(text, title=''):
 
 def pasted_twice(text, title=''):
     """The whole lyrics twice on one page: the copy with more headers stays, or the first. A chorus that comes again is no
-    copy: the halves must have several sections, or a dozen lines without any."""
+    copy: the halves must be long, in the same order, and have several sections or none."""
     lines = text.split('\n')
     said = [(at, re.sub(r'\W+', ' ', headers.fold(line)).strip()) for at, line in enumerate(lines)
             if line.strip() and not (line.startswith('[') and line.endswith(']'))]
     count = len(said)
-    if count < 12 or len({line for _, line in said}) < 6:
+    if count < 20 or len({line for _, line in said}) < 8:
         return text
     middles = sorted((at for at in range(int(.4 * count), int(.6 * count) + 1)
                       if any(said[at + line][1] == said[line][1] for line in range(3))), key=lambda at: abs(2 * at - count))
     for middle in middles[:5]:
-        first, second = ({line for _, line in half} for half in (said[:middle], said[middle:]))
+        first, second = ([line for _, line in half] for half in (said[:middle], said[middle:]))
         cut = said[middle][0]
         while cut and (is_header(lines[cut - 1]) or not lines[cut - 1].strip()):
             cut -= 1
         halves = '\n'.join(lines[:cut]), '\n'.join(lines[cut:])
         found = [sum(map(is_header, half.split('\n'))) for half in halves]
-        if len(first & second) >= .8 * len(first | second) and (max(found) > 1 or max(found) == 0):
+        alike = len({*first} & {*second}) >= .8 * len({*first, *second}) and (max(found) > 1 or max(found) == 0)
+        if alike and difflib.SequenceMatcher(None, first[:500], second[:500], autojunk=False).ratio() >= .8:
             return halves[found[1] > found[0]]
     return text
 
