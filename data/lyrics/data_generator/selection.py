@@ -15,8 +15,9 @@ import re
 import zlib
 
 import numpy as np
-from sections import fold as fold_letters
 from sections import is_header
+from store import fold
+from words import fold as fold_letters
 
 # what may follow a title in brackets or after a dash and still be the same song; "Pt. 2" is another song
 VERSION = (r'(?:[^()\[\]]*\b(?:remix|remaster|remastered|mix|edit|version|ver|demo|acoustic|unplugged|instrumental|a ?cappella'
@@ -131,11 +132,6 @@ def base_title(title):
     song = re.sub(rf'\s*(?:\({VERSION}\)|\[{VERSION}\]|\s[-–—]\s+{VERSION}$)', '', title, flags=re.IGNORECASE)
     song = re.sub(r'(?<=\S)\s+(?:(?:feat|ft)\.? .*|remix)$', '', song.strip(), flags=re.IGNORECASE)
     return song.strip(' *') or title
-
-
-def fold(name):
-    """Letters and digits alone, without case and accents; a name of nothing but signs stays as it is."""
-    return ''.join(c for c in fold_letters(name) if c.isalnum()) or name.strip().casefold()
 
 
 def group_of(artist, title):
