@@ -1,10 +1,19 @@
 """The shipped songs keep their form: what the demo learns from, and what a visitor reads first."""
 
 import json
+import random
 import re
+import statistics
+import sys
 from collections import Counter, defaultdict
+from itertools import combinations
 
 from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / 'data/lyrics/data_generator'))
+from selection import shingles_of, similar_pairs, words_of
+
+from nanorap.rhyme import density, split_words
 
 FOLDER = ROOT / 'data/lyrics/demo'
 SONGS = {path: json.loads(path.read_text(encoding='utf-8')) for path in sorted(FOLDER.glob('*/*.json'))}
@@ -12,7 +21,9 @@ HEADER = re.compile(r'\[(Intro|Verse \d|Hook|Chorus|Pre-Hook|Pre-Chorus|Bridge|R
 
 
 def test_enough_of_them():
-    assert len(SONGS) >= 40 and len({song['artist'] for song in SONGS.values()}) >= 8
+    assert len(SONGS) >= 104 and len({song['artist'] for song in SONGS.values()}) >= 12
+    assert sum(len(split_words(song['lyrics'])) for song in SONGS.values()) >= 36000
+    assert min(Counter(song['artist'] for song in SONGS.values()).values()) >= 3
     assert 'CC0' in (FOLDER / 'README.md').read_text() and demo_prompt().startswith('[Verse 1]\n')
 
 
@@ -52,3 +63,46 @@ def test_no_line_is_shared():
         assert max(verse_lines.values()) == 1, path  # only a song's own hook comes again
     assert [line for line, paths in where.items() if len(paths) > 1] == []
     assert not {re.sub(r'\W+', ' ', line.lower()).strip() for line in prompt} & set(where)
+
+
+def test_no_phrase_is_shared():
+    """Five words that two songs have are a common phrase (at the side of the), so few songs have them, and no two have many."""
+    where, shared = defaultdict(set), Counter()
+    for path, song in SONGS.items():
+        words = words_of(song['lyrics'])
+        for length in 5, 6:
+            for at in range(len(words) - length + 1):
+                where[tuple(words[at:at + length])].add(path)
+    for phrase, paths in where.items():
+        assert len(paths) <= (3 if len(phrase) == 5 else 1), (phrase, paths)
+        shared.update(combinations(sorted(paths), 2))
+    assert all(count == 1 for count in shared.values()), [pair for pair in shared.items() if pair[1] > 1]
+
+
+def test_no_near_duplicates():
+    assert not list(similar_pairs([shingles_of(words_of(song['lyrics'])) for song in SONGS.values()]))
+
+
+def of_artist():
+    texts = defaultdict(list)
+    for song in SONGS.values():
+        texts[song['artist']].append(song['lyrics'])
+    return {artist: '\n\n'.join(songs) for artist, songs in texts.items()}
+
+
+def test_they_rhyme_beyond_chance():
+    """The table in README.md has what measure.py says over more shuffles; poets of the past are at .04 to .11."""
+    excess = {}
+    for artist, text in of_artist().items():
+        words, shuffler = split_words(text), random.Random(0)
+        excess[artist] = density(words) - statistics.fmean(density(shuffler.sample(words, len(words))) for _ in range(2))
+    assert min(excess.values()) > .08, sorted(excess.items(), key=lambda pair: pair[1])[:3]
+    assert statistics.fmean(excess.values()) > .2
+
+
+def test_the_table_counts_these_songs():
+    table = (FOLDER / 'README.md').read_text(encoding='utf-8')
+    for artist, text in [*of_artist().items(), ('all', '\n\n'.join(song['lyrics'] for song in SONGS.values()))]:
+        songs, words = text.count('\n\n[Verse 1]') + text.startswith('[Verse 1]'), split_words(text)
+        row = rf'\| {re.escape(artist)} \| [^|]*\| {songs} \| {len(words):,} \| {len(set(words)):,} \|'
+        assert re.search(row, table), f'{artist}: {row}; run measure.py again'

@@ -1,0 +1,60 @@
+"""
+The table of README.md, or a row for each text file that is given, to compare with.
+
+    $ python data/lyrics/demo/measure.py
+    $ python data/lyrics/demo/measure.py poems.txt more.txt
+"""
+
+import json
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parents[2]))
+from nanorap.rhyme import measures, split_words
+
+VOICES = {
+    'Kobalt Figgs': "boom bap, dry, the corner store's chronicler",
+    'Marrow Lane': 'stories in the third person, with a turn at the end',
+    'Juno Vantablack': 'battle rap, punchlines, no mercy',
+    'Tilly Ohm': 'grime, quick short bars, London',
+    'Big Saltine': 'party and comedy, mostly about food',
+    'Deacon Ploy': 'conscious, a preacher with doubts',
+    'Rook Umber': 'chopper, one rhyme for a whole verse',
+    'Ms. Parallax': 'introspective, physics and the sky',
+    'Velvet Hacksaw': 'trap on the night shift',
+    'Pops Lumen': 'a father in his forties',
+    'Sidewinder Sal': 'desert highway, tall tales',
+    'Nori Static': 'bedroom lo-fi, 3 a.m.',
+    'Lady Tarmac': 'drill in a hi-vis vest, deadpan, South London roadworks',
+    'Lonnie Plush': 'trap romance, tender about small things',
+    'Rollo Fizz': 'old-school party, block and roller rink',
+    'Ezra Cellar': 'horror stories, told with relish',
+    'Clover Diesel': 'farm rap, mud and bank loans',
+    'Wren Halyard': 'spoken word, lists and long breaths',
+    'Vim Castellan': 'tech and chess, on call at 3',
+}
+
+
+def row(name, voice, texts, shuffles=5):
+    text = '\n\n'.join(texts)
+    found, words = measures(text, shuffles), split_words(text)
+    return (f'| {name} | {voice} | {len(texts)} | {len(words):,} | {len(set(words)):,} | {found["density"]:.2f} '
+            f'| {found["density_excess"]:.2f} | {found["multisyllabic_share"]:.0%} | {found["end_rhyme_share"]:.0%} '
+            f'| {found["syllables_mean"]:.1f} ± {found["syllables_spread"]:.1f} |')
+
+
+def table():
+    songs = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(FOLDER.glob('*/*.json'))]
+    texts = {name: [song['lyrics'] for song in songs if song['artist'] == name] for name in VOICES}
+    yield '| artist | voice | songs | words | vocabulary | density | excess | multisyllabic | end rhymes | syllables |'
+    yield '| --- | --- |' + ' ---: |' * 8
+    yield from (row(name, voice, texts[name]) for name, voice in VOICES.items())
+    yield row('all', '', sum(texts.values(), []))
+
+
+if __name__ == '__main__':
+    for path in map(Path, sys.argv[1:]):
+        print(row(path.stem, '', [path.read_text(encoding='utf-8')]), flush=True)
+    for line in table() if not sys.argv[1:] else ():
+        print(line, flush=True)
