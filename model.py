@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from nanorap import UserError
+from nanorap.loss import ChunkedLoss
 
 
 @dataclass
@@ -60,33 +62,6 @@ class GPTConfig:
             raise UserError(f"rotary positions need an even n_embd / n_head, which is {self.n_embd // self.n_head}")
 
 
-class KVCache:
-    """Keys and values of every layer for B sequences, allocated once; the caller owns it and passes it to the model.
-
-    After model(idx, cache=cache), `pos` tokens are in it, and the next call goes on from there.
-    """
-
-    def __init__(self, config, B, max_len, device='cpu', dtype=torch.float32):
-        shape = (config.n_layer, B, config.n_kv_head, max_len, config.n_embd // config.n_head)
-        self.k = torch.zeros(shape, device=device, dtype=dtype)
-        self.v = torch.zeros(shape, device=device, dtype=dtype)
-        self.pos = 0
-
-    def update(self, layer, k, v):
-        """Store the new k and v, (B, n_kv_head, T, hs), of one layer; return all there are, (B, n_kv_head, pos + T, hs)."""
-        end = self.pos + k.size(2)
-        assert end <= self.k.size(3), f"the cache has room for {self.k.size(3)} tokens, not {end}"
-        self.k[layer, :, :, self.pos : end] = k
-        self.v[layer, :, :, self.pos : end] = v
-        return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
-
-    def copy_from(self, other):
-        """Start from another cache of the same length: a prompt prefilled once, B = 1, for all sequences of this one."""
-        self.k[:, :, :, : other.pos] = other.k[:, :, :, : other.pos]
-        self.v[:, :, :, : other.pos] = other.v[:, :, :, : other.pos]
-        self.pos = other.pos
-
-
 def norm(config, size):
     if config.norm == 'rmsnorm':
         return nn.RMSNorm(size, eps=config.norm_eps)
@@ -94,7 +69,7 @@ def norm(config, size):
 
 
 def rotate(x, cos, sin):
-    """Turn each pair (x[i], x[i + hs/2]) of a head by its position's angle; x: (B, nh, T, hs), cos and sin: (T, hs/2)."""
+    """Turn each pair (x[i], x[i + hs/2]) of a head by its position's angle; x (B, nh, T, hs), cos, sin (1 or B, 1, T, hs/2)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)
 
@@ -164,7 +139,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, init='gpt2'):
         super().__init__()
         self.config = config
         self.transformer = nn.ModuleDict(dict(
@@ -175,75 +150,121 @@ class GPT(nn.Module):
         ))
         if config.pos == 'learned':
             self.transformer.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.lm_head = None  # tied to wte
         if not config.tie_weights:
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.init_weights()
+        self.recompute = False  # True: activations inside a block are computed again for its backward, not kept
+        self.init_weights(init)
 
-    def init_weights(self):
+    def init_weights(self, init):
+        """'gpt2': normal, std 0.02, and smaller in the layers that write to the residual stream, by how many there are.
+        'zero': those layers zero, so that a block is the identity at first (https://arxiv.org/abs/2203.03466, D.2), the
+        others normal with 0.6 / sqrt(inputs), token embeddings with std 0.5. 'uniform': as 'gpt2', from a uniform
+        distribution of the same std."""
+        if init not in ('gpt2', 'zero', 'uniform'):
+            raise UserError(f"init={init!r}: choose one of gpt2, zero, uniform")
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                # GPT-2's init; the layers that write to the residual stream are scaled down by how many there are
-                residual = name.endswith('c_proj')
-                std = 0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02
-                nn.init.normal_(module.weight, mean=0.0, std=std)
-                if getattr(module, 'bias', None) is not None:
-                    nn.init.zeros_(module.bias)
+            if not isinstance(module, nn.Linear | nn.Embedding):
+                continue
+            std = 0.02
+            if name.endswith('c_proj'):
+                std = 0.0 if init == 'zero' else 0.02 / math.sqrt(2 * self.config.n_layer)
+            elif init == 'zero' and name == 'transformer.wte' and not self.config.tie_weights:
+                std = 0.5
+            elif init == 'zero' and '.h.' in name:
+                std = 0.6 / math.sqrt(self.config.n_embd)
+            if init == 'uniform':
+                nn.init.uniform_(module.weight, -(3**0.5) * std, 3**0.5 * std)
+            else:
+                nn.init.normal_(module.weight, std=std)
+            if getattr(module, 'bias', None) is not None:
+                nn.init.zeros_(module.bias)
 
     def forward(self, idx, targets=None, cache=None):
         """Token ids (B, T) to logits (B, T, V); with targets (B, T), -1 where there is none, to the mean loss, in nats;
         with a cache, in which idx goes on, to the last position's logits (B, V)."""
         B, T = idx.size()
-        start = 0 if cache is None else cache.pos
-        assert start + T <= self.config.block_size, f"{start + T} tokens, but block_size is {self.config.block_size}"
+        pos = torch.arange(T, device=idx.device) if cache is None else cache.begin(B, T)
+        if cache is None or self.config.pos == 'learned':
+            end = T if cache is None else max(cache.pos[:B]) + T
+            assert end <= self.config.block_size, f"{end} tokens, but block_size is {self.config.block_size}"
         x = self.transformer.wte(idx)  # (B, T, C)
         rope = None
         if self.config.pos == 'learned':
-            x = x + self.transformer.wpe.weight[start : start + T]
+            x = x + self.transformer.wpe(pos)
         elif self.config.pos == 'rotary':
-            rope = self.rope(start, T, idx.device)
-        mask = self.attention_mask(start, T, x)
+            rope = self.rope(pos)
+        mask = self.attention_mask(pos, x, cache)
         x = self.transformer.drop(x)
         for block in self.transformer.h:
-            x = block(x, rope, mask, cache)
+            if self.recompute and self.training:
+                x = checkpoint(block, x, rope, mask, cache, use_reentrant=False)
+            else:
+                x = block(x, rope, mask, cache)
+        if targets is not None:
+            weight = self.transformer.wte.weight if self.lm_head is None else self.lm_head.weight
+            x = self.transformer.ln_f(x)
+            return ChunkedLoss.apply(x.view(-1, x.size(-1)), weight, targets.reshape(-1), self.config.logit_softcap)
         if cache is not None:
-            cache.pos += T
-            return self.head(x[:, -1])
-        logits = self.head(x)
-        if targets is None:
-            return logits
-        return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.reshape(-1), ignore_index=-1)
+            cache.pos[:B] = [p + T for p in cache.pos[:B]]
+            x = x[:, -1]
+        return self.head(x)
 
     def head(self, x):
-        weight = self.transformer.wte.weight if self.config.tie_weights else self.lm_head.weight
-        logits = F.linear(self.transformer.ln_f(x), weight)
+        x = self.transformer.ln_f(x)
+        logits = F.linear(x, self.transformer.wte.weight) if self.lm_head is None else self.lm_head(x)
         cap = self.config.logit_softcap
         return cap * torch.tanh(logits / cap) if cap else logits
 
-    def rope(self, start, T, device):
-        """cos and sin of the angles of positions start … start + T - 1, each (T, hs/2)."""
+    def rope(self, pos):
+        """cos and sin of the angles of positions (T,) or (B, 1), each (1 or B, 1, T, hs/2)."""
         hs = self.config.n_embd // self.config.n_head
-        freqs = self.config.rope_theta ** -(torch.arange(0, hs, 2, device=device, dtype=torch.float32) / hs)
-        angles = torch.outer(torch.arange(start, start + T, device=device, dtype=torch.float32), freqs)
+        freqs = self.config.rope_theta ** -(torch.arange(0, hs, 2, device=pos.device, dtype=torch.float32) / hs)
+        angles = (pos[..., None] * freqs).view(-1, 1, pos.size(-1), hs // 2)
         return angles.cos(), angles.sin()
 
-    def attention_mask(self, start, T, x):
-        """What to add to the attention scores, (n_head or 1, T, start + T); None where plain causal attention is right."""
-        alibi = self.config.pos == 'alibi'
-        if not alibi and (T == 1 or start == 0):
+    def attention_mask(self, pos, x, cache=None):
+        """What to add to the attention scores, (B or n_head or 1, …, keys); None where plain causal attention is right.
+
+        pos: the positions of the new tokens, (T,) or (B, 1)."""
+        alibi, T = self.config.pos == 'alibi', pos.size(-1)
+        if not alibi and (cache.even if T == 1 and cache is not None else cache is None or cache.pos[0] == 0):
             return None
-        # how far key j lies behind query i: negative for a key in the future
-        distance = torch.arange(start, start + T, device=x.device)[:, None] - torch.arange(start + T, device=x.device)
+        # how far key j lies behind query i: negative for a key in the future, or none
+        if T == 1 and cache is not None:
+            distance = cache.distance(pos)
+        else:
+            distance = pos[:, None] - torch.arange(T if cache is None else cache.end, device=x.device)
         bias = torch.zeros(1, 1, 1, device=x.device, dtype=x.dtype)
         if alibi:
             bias = -alibi_slopes(self.config.n_head, x)[:, None, None] * distance
         return bias.masked_fill(distance < 0, float('-inf'))
 
-    def crop_block_size(self, block_size):
-        """Make do with a shorter context, on which a pretrained model trains with less memory."""
-        assert block_size <= self.config.block_size, f"{block_size} is more than {self.config.block_size}"
-        self.config.block_size = block_size
-        if self.config.pos == 'learned':
+    def set_block_size(self, block_size):
+        """Make do with a shorter context, on which a pretrained model trains with less memory. A longer one than it was
+        trained on is something to try with rotary positions and ALiBi; learned ones end with it."""
+        if self.config.pos == 'learned' and block_size != self.config.block_size:
+            assert block_size <= self.config.block_size, f"{block_size} is more than {self.config.block_size}"
             self.transformer.wpe.weight = nn.Parameter(self.transformer.wpe.weight[:block_size].clone())
+        self.config.block_size = block_size
+
+    def freeze_embeddings(self):
+        """Leave token and position embeddings, and a head of its own, as they are in training."""
+        for part in ('wte', 'wpe'):
+            if part in self.transformer:
+                self.transformer[part].requires_grad_(False)
+        if not self.config.tie_weights:
+            self.lm_head.requires_grad_(False)
+
+    def matrix_rows(self, name):
+        """How many rows each of the matrices has that lie one below the other in the block's parameter of this name."""
+        c = self.config
+        if name.endswith('c_attn.weight'):  # query, key, value
+            hs = c.n_embd // c.n_head
+            return [c.n_head * hs, c.n_kv_head * hs, c.n_kv_head * hs]
+        if name.endswith('c_fc.weight'):
+            return [c.n_hidden] * (2 if c.mlp == 'swiglu' else 1)
+        return [c.n_embd]
 
     @classmethod
     def from_pretrained(cls, name, dropout=0.0):
@@ -272,12 +293,12 @@ class GPT(nn.Module):
         """Floating-point operations of one training step per token, forward and backward, with T tokens of context
         (PaLM, https://arxiv.org/abs/2204.02311, appendix B)."""
         c = self.config
-        n = sum(p.numel() for p in self.parameters())
-        if c.pos == 'learned':
-            n -= self.transformer.wpe.weight.numel()  # a look-up, like wte's, but wte may also be the head
-        if not c.tie_weights:
-            n -= self.transformer.wte.weight.numel()
-        return 6 * n + 12 * c.n_layer * c.n_embd * T
+        # two operations a weight forward, two for the gradient of the input, two for the weight's own if it is trained
+        n = sum(p.numel() * (6 if p.requires_grad else 4) for p in self.parameters())
+        look_ups = [self.transformer.wpe.weight] if c.pos == 'learned' else []
+        look_ups += [] if c.tie_weights else [self.transformer.wte.weight]  # a tied one is the head, too
+        n -= sum(p.numel() * (6 if p.requires_grad else 4) for p in look_ups)
+        return n + 12 * c.n_layer * c.n_embd * T
 
 
 def alibi_slopes(n_head, like):

@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,9 +27,12 @@ import torch
 from model import GPT, GPTConfig
 from nanorap import UserError
 from nanorap import checkpoint as ckpt
+from nanorap.cache import KVCache
 from nanorap.dataset import Batches, find_dataset
-from nanorap.optim import adamw, get_lr, train_step
-from nanorap.report import Log
+from nanorap.evaluate import draw, index_songs, mean_loss, quick_measures
+from nanorap.health import UpdateNorms, maxima
+from nanorap.optim import get_lr, make_optimizer, n_micro_batches, train_step
+from nanorap.report import Log, plot_losses
 from nanorap.runtime import Signals, compile_or_eager, setup
 from nanorap.tokenizer import load_tokenizer, same_tokenizer, tokenizer_from_meta
 
@@ -41,17 +45,23 @@ always_save_checkpoint = True  # False: save only where the validation loss is a
 # evaluation and logging
 eval_interval = 2000  # steps between evaluations
 eval_iters: int | None = 2400  # windows of block_size tokens that each evaluation covers. None: the whole split
+eval_samples = 0  # at each evaluation, measure rhyme and copies of so many samples, for log.csv. 0: none
+sample_interval = 0  # steps between printed samples, a multiple of eval_interval. 0: none
 eval_only = False  # evaluate on both splits and exit
 patience: int | None = None  # evaluations in a row without a new best that end the run. None: any number
 log_interval = 1  # steps between rows of log.csv
 wandb_log = False
 wandb_project = 'owt'
 wandb_run_name = 'gpt2'
+log_maxima = False  # log.csv also gets the largest activation and attention logit, by one more forward pass a row
+plot = False  # only draw loss.png from the log.csv in out_dir, as a run does at its end
 # data
 dataset = 'openwebtext'  # a folder below data/, or any other, with train.bin, val.bin and meta.json
 batches = 'stream'  # stream: rows of block_size tokens. documents: rows begin where songs begin, one song a row
 gradient_accumulation_steps = 5 * 8  # micro-batches of a step, over all processes
 batch_size = 12  # rows of a micro-batch
+batch_size_start: int | None = None  # rows of the first step; it grows by whole micro-batches. None: no ramp
+batch_size_ramp_iters = 0  # steps until it has all of batch_size * gradient_accumulation_steps
 block_size = 1024  # tokens of context; less than a pretrained model's crops it
 # model: for init_from=scratch; a pretrained one brings its own
 n_layer = 12
@@ -68,10 +78,18 @@ tie_weights = GPTConfig.tie_weights
 logit_softcap: float | None = GPTConfig.logit_softcap  # None: off
 rope_theta = GPTConfig.rope_theta
 norm_eps = GPTConfig.norm_eps
-# regularisation, of any model
+init = 'gpt2'  # gpt2, zero (layers that write to the residual stream begin with zeros), uniform
+# any model
 dropout = 0.0  # for pretraining 0 is good, for fine-tuning try 0.1
-# AdamW
+freeze_embd = False  # embeddings, and a head that shares them, stay as they are: for fine-tuning
+recompute = False  # compute a block's activations again in its backward: much less memory, a third more work
+# the optimizer
+optimizer = 'adamw'  # adamw; muon (for the matrices in the blocks, AdamW for the rest), which suits training from scratch
 learning_rate = 6e-4  # the highest
+embd_lr: float | None = None  # of embeddings and an untied head. None: learning_rate
+muon_lr = 0.02  # of the matrices, with muon; all follow one schedule
+muon_momentum = 0.95
+muon_ns_steps = 5  # of its Newton-Schulz iteration
 max_iters = 600000  # updates in all
 max_minutes: float | None = None  # end the run, with an evaluation and a checkpoint, when this time is up. None: no limit
 weight_decay = 1e-1
@@ -79,9 +97,10 @@ beta1 = 0.9
 beta2 = 0.95
 grad_clip = 1.0  # the largest gradient norm; 0.0 turns clipping off
 # learning-rate schedule
-decay_lr = True  # False: constant at learning_rate
+lr_schedule = 'cosine'  # cosine, trapezoid (flat, then a line down), constant; each after the warmup
 warmup_iters = 2000
 lr_decay_iters = 600000  # should be about max_iters, as in Chinchilla
+cooldown_iters = 0  # of a trapezoid: its way down, which ends at lr_decay_iters
 min_lr = 6e-5  # should be about learning_rate / 10, as in Chinchilla
 # system
 seed = 1337
@@ -102,14 +121,29 @@ def lap(what):
     seconds[what] += t_last - before
 
 
+if plot:
+    print(plot_losses(out_dir))
+    raise SystemExit
+
 # this process, its data
 for key, least in dict(batch_size=1, block_size=1, gradient_accumulation_steps=1, eval_interval=1, eval_iters=1,
-                       log_interval=1, seed=0, patience=1, max_minutes=0).items():
+                       log_interval=1, seed=0, patience=1, max_minutes=0, batch_size_start=1, batch_size_ramp_iters=0,
+                       warmup_iters=0, cooldown_iters=0, eval_samples=0, sample_interval=0).items():
     if config[key] is not None and config[key] < least:
         raise UserError(f"train.py: {key}={config[key]} must be {least} or more")
 if seed >= 2**32:
     raise UserError(f"train.py: seed={seed} must be less than 2**32")
 rt = setup(device, dtype, parallel)
+if lr_schedule not in ('cosine', 'trapezoid', 'constant'):
+    raise UserError(f"lr_schedule={lr_schedule!r}: choose one of cosine, trapezoid, constant")
+if batch_size_start and batch_size_start > batch_size * gradient_accumulation_steps:
+    raise UserError(f"batch_size_start={batch_size_start} must be at most batch_size * gradient_accumulation_steps, "
+                    f"{batch_size * gradient_accumulation_steps}: it is where the batch begins to grow")
+if sample_interval % eval_interval:
+    raise UserError(f"sample_interval={sample_interval} must be a multiple of eval_interval={eval_interval}")
+if (eval_samples or sample_interval) and parallel == 'fsdp' and rt.world_size > 1:
+    raise UserError("one process draws samples, and has no whole model with --parallel=fsdp: leave out --eval_samples and "
+                    "--sample_interval, or use --parallel=ddp")
 if gradient_accumulation_steps % rt.world_size:
     raise UserError(f"gradient_accumulation_steps={gradient_accumulation_steps} counts the micro-batches of all processes: "
                     f"make it a multiple of their number, {rt.world_size}")
@@ -136,7 +170,7 @@ if init_from == 'scratch':
     # a multiple of 64 is faster on GPUs: 50257 becomes 50304
     vocab_size = meta['vocab_size'] if meta['vocab_size'] < 1024 else -(-meta['vocab_size'] // 64) * 64
     torch.manual_seed(seed)
-    raw_model = GPT(GPTConfig(vocab_size=vocab_size, **model_options))
+    raw_model = GPT(GPTConfig(vocab_size=vocab_size, **model_options), init)
 elif init_from == 'resume':
     weights, optimizer_state, saved, state = ckpt.load_step(out_dir)
     if not same_tokenizer(saved['tokenizer'], meta):
@@ -148,13 +182,7 @@ elif init_from == 'resume':
     best_val_loss, best_step = ckpt.best(out_dir, run)  # what best/ holds, whatever happened between its save and this one
     if rt.sum(step)[0] != step * rt.world_size:
         raise UserError(f"the processes found different checkpoints in {out_dir}: it must be a folder that all nodes share")
-    # the model's own options are checked below; these leave the numbers as they are
-    no_matter = set(model_options) - {'dropout', 'block_size'} | {
-        'out_dir', 'init_from', 'eval_only', 'log_interval', 'wandb_log', 'wandb_project', 'wandb_run_name', 'max_minutes'}
-    changed = [f"{key} was {state['settings'].get(key)!r} and is {value!r}" for key, value in settings.items()
-               if key not in no_matter and state['settings'].get(key) != value]
-    if changed and rt.is_main:
-        print("warning: resuming with other settings: " + "; ".join(changed), file=sys.stderr)
+    ckpt.compare_settings(out_dir, state['settings'], settings, set(model_options) - {'dropout', 'block_size'}, rt.is_main)
 else:
     raw_model = GPT.from_pretrained(init_from, dropout)
     if not same_tokenizer(load_tokenizer(init_from).meta(), meta):
@@ -164,18 +192,24 @@ for key in sorted(config_given & set(model_options) - {'dropout', 'block_size'})
     if config[key] not in (None, getattr(raw_model.config, key)):
         raise UserError(f"{key}={config[key]!r}, but {init_from} brings a model with {getattr(raw_model.config, key)!r}: leave "
                         "the option out")
-if block_size > raw_model.config.block_size or init_from == 'resume' and block_size < raw_model.config.block_size:
-    raise UserError(f"block_size={block_size}, but the model's context has {raw_model.config.block_size} tokens: give "
-                    f"--block_size={raw_model.config.block_size}, or less for a new run")
+# what the model was trained on; evaluation may look beyond it, where positions are not learned
+known = raw_model.config.block_size
+if block_size > known and not (eval_only and raw_model.config.pos != 'learned') or init_from == 'resume' and block_size < known:
+    raise UserError(f"block_size={block_size}, but the model's context has {known} tokens: give --block_size={known}, or less "
+                    "for a new run")
 if meta['vocab_size'] > raw_model.config.vocab_size:
     raise UserError(f"{data_dir} has token ids up to {meta['vocab_size'] - 1}, beyond the model's vocabulary of "
                     f"{raw_model.config.vocab_size}: prepare it with the model's own tokenizer")
-raw_model.crop_block_size(block_size)
+raw_model.set_block_size(block_size)
+raw_model.recompute = recompute
+if freeze_embd:
+    raw_model.freeze_embeddings()
 raw_model = rt.shard(raw_model, raw_model.transformer.h)
-optimizer = adamw(raw_model, learning_rate, (beta1, beta2), weight_decay)
-scaler = rt.grad_scaler()
+opt = make_optimizer(optimizer, raw_model, learning_rate, (beta1, beta2), weight_decay, muon_lr, muon_momentum,
+                     muon_ns_steps, embd_lr)
+norms, scaler = UpdateNorms(raw_model, rt), rt.grad_scaler()
 if init_from == 'resume':
-    ckpt.load_optimizer(raw_model, optimizer, optimizer_state)
+    ckpt.load_optimizer(raw_model, opt, optimizer_state)
     if state['scaler']:  # empty: the run needed none so far
         scaler.load_state_dict(state['scaler'])
     del weights, optimizer_state
@@ -186,33 +220,15 @@ model = rt.wrap(compiled)
 log = Log(out_dir, step, max_iters, rt.is_main and not eval_only,
           wandb=dict(project=wandb_project, name=wandb_run_name, config=config) if wandb_log else None)
 peak_flops = rt.peak_flops()
+songs = index_songs(data_dir, tokenizer) if eval_samples and rt.is_main else None
+make_cache = partial(KVCache, raw_model.config, device=rt.device)
 lap('loading')
-
-
-@torch.no_grad()
-def evaluate(data):
-    """Mean loss per token over a fixed set of windows, shared among the processes: the same for any number of them."""
-    n = min(eval_iters or data.n_windows, data.n_windows)
-    loss_sum, n_targets = 0.0, 0
-    raw_model.eval()
-    for first in range(0, n, rt.world_size * batch_size):
-        mine = range(n)[first + rt.rank * batch_size :][:batch_size]
-        # without windows left, a process goes along with any one, which counts for nothing: FSDP needs all of them
-        x, y = data.draw([data.window(i * data.n_windows // n) for i in mine or [0]])
-        count = int((y != -1).sum()) if mine else 0
-        x, y = rt.to_device(x, y)
-        with rt.autocast():
-            loss_sum += compiled(x, y).item() * count
-        n_targets += count
-    raw_model.train()
-    loss_sum, n_targets = rt.sum(loss_sum, n_targets)
-    return loss_sum / n_targets
 
 
 def save(is_best=False, val_loss=None, step_folder=True):
     """best/ if this is the best so far, and a step folder. Every process calls it; one writes."""
     weights = dict(model=rt.gather(raw_model.state_dict()))
-    optimizer_state = rt.gather(ckpt.optimizer_tensors(raw_model, optimizer)) if step_folder else {}
+    optimizer_state = rt.gather(ckpt.optimizer_tensors(raw_model, opt)) if step_folder else {}
     about = dict(config=dict(model=raw_model.config_dict(), tokenizer=tokenizer_meta, step=step, val_loss=val_loss, run=run))
     failure = None
     try:
@@ -229,18 +245,19 @@ def save(is_best=False, val_loss=None, step_folder=True):
 
 
 rows_per_step = gradient_accumulation_steps * batch_size
+first_micro = -(-(batch_size_start or rows_per_step) // batch_size)  # micro-batches of the first step
 if rt.is_main:
     n_params = sum(p.numel() for p in raw_model.parameters())
     print(f"{n_params / 1e6:.2f}M parameters on {rt.device}, {str(rt.dtype).removeprefix('torch.')}, {rt.world_size} "
           f"process(es); {rows_per_step} rows, up to {rows_per_step * block_size:,} tokens, a step", flush=True)
 if eval_only:
-    losses = [evaluate(train_data), evaluate(val_data)]
+    losses = [mean_loss(compiled, data, eval_iters, batch_size, rt) for data in (train_data, val_data)]
     if rt.is_main:
         print(f"step {step}: train loss {losses[0]:.4f}, val loss {losses[1]:.4f}")
     rt.close()
 
 # training loop
-signals, time_is_up, refused = Signals(), False, 0  # steps in a row that were not taken
+signals, time_is_up, refused, clipped = Signals(), False, 0, 0  # steps in a row that were not taken; clipped since the last row
 t_log, tokens_log, losses = time.perf_counter(), tokens, []  # at the last row of log.csv; losses since the last evaluation
 
 
@@ -258,11 +275,18 @@ while True:
     # 1) evaluate and save
     if (step % eval_interval == 0 or is_over()) and not evaluated:
         lap('training')
-        val_loss, evaluated = evaluate(val_data), True
+        val_loss, evaluated = mean_loss(compiled, val_data, eval_iters, batch_size, rt), True
         lap('evaluating')
         train_loss = f"train loss {sum(losses) / len(losses):.4f}, " if losses else ""
         log.say(f"step {step}: {train_loss}val loss {val_loss:.4f}")
-        log.row(step, val_loss=val_loss)
+        measured = {}
+        if songs is not None:
+            measured = quick_measures(raw_model, make_cache, tokenizer, songs, eval_samples, seed)
+            log.say("samples: " + ", ".join(f"{key} {value:.3f}" for key, value in measured.items()))
+        if sample_interval and step % sample_interval == 0 and rt.is_main:
+            log.say(draw(raw_model, make_cache, tokenizer, '', 1, min(200, block_size), seed, temperature=0.8)[0]['text'])
+        lap('sampling')
+        log.row(step, val_loss=val_loss, **measured)
         if not math.isfinite(val_loss):
             stop(f"the validation loss is {val_loss} at step {step}")
         first_val_loss = val_loss if first_val_loss is None else first_val_loss
@@ -278,16 +302,21 @@ while True:
         break
 
     # 2) update the weights
-    lr = get_lr(step, learning_rate, min_lr, warmup_iters, lr_decay_iters) if decay_lr else learning_rate
-    for group in optimizer.param_groups:
-        group['lr'] = lr
-    micro_batches = train_data.step(row, batch_size, gradient_accumulation_steps, rt.rank, rt.world_size)
-    loss, grad_norm, is_taken = train_step(model, optimizer, scaler, micro_batches, rt, grad_clip, seed)
-    first_row, row = row, row + rows_per_step
+    lr = get_lr(step, learning_rate, min_lr, warmup_iters, lr_decay_iters, lr_schedule, cooldown_iters)
+    for group in opt.param_groups:
+        group['lr'] = group['peak_lr'] * (lr / learning_rate if learning_rate else 1)
+    n_micro = n_micro_batches(step, first_micro, gradient_accumulation_steps, batch_size_ramp_iters, rt.world_size)
+    is_logged = (step + 1) % log_interval == 0
+    if is_logged:
+        norms.before()
+    micro_batches = train_data.step(row, batch_size, n_micro, rt.rank, rt.world_size)
+    loss, grad_norm, is_taken = train_step(model, opt, scaler, micro_batches, rt, grad_clip, seed)
+    first_row, row = row, row + n_micro * batch_size
     if is_taken:
-        tokens += train_data.n_targets(first_row, rows_per_step)
+        tokens += train_data.n_targets(first_row, row - first_row)
         step, refused, evaluated = step + 1, 0, False
         losses.append(loss)
+        clipped += 0 < grad_clip < grad_norm
     else:  # a NaN or an infinity: these rows are left out
         refused += 1
         log.say(f"step {step + 1} not taken with rows {first_row} to {row - 1}: loss {loss}, gradient norm {grad_norm}")
@@ -297,13 +326,18 @@ while True:
             stop(f"{refused} steps in a row had a loss or gradient that is not finite")
 
     # 3) log
-    if is_taken and step % log_interval == 0:
+    if is_taken and is_logged:
         tokens_per_s = (tokens - tokens_log) / (time.perf_counter() - t_log)
         flops = tokens_per_s * raw_model.flops_per_token(T=tokens / row)
         mfu = flops / peak_flops / rt.world_size if peak_flops else None
+        more = norms.after()
+        if log_maxima:
+            x, _ = train_data.draw([train_data.row(row)])
+            more |= maxima(raw_model, raw_model.transformer.h, *rt.to_device(x))
         log.row(step, row=first_row, tokens=tokens, seconds=time.perf_counter() - t_start, loss=loss, lr=lr,
-                grad_norm=grad_norm, tokens_per_s=tokens_per_s, mfu=mfu, memory=rt.peak_memory())
-        t_log, tokens_log = time.perf_counter(), tokens
+                batch=n_micro * batch_size, grad_norm=grad_norm, clipped=clipped, clip_share=clipped / log_interval,
+                tokens_per_s=tokens_per_s, mfu=mfu, memory=rt.peak_memory(), **more)
+        t_log, tokens_log, clipped = time.perf_counter(), tokens, 0
 
     # 4) all processes stop at the same step
     minutes = (time.perf_counter() - t_start) / 60
@@ -318,6 +352,7 @@ while True:
 
 log.close()
 if rt.is_main:
+    plot_losses(out_dir)
     print("seconds: " + ", ".join(f"{what} {s:.0f}" for what, s in seconds.items()))
     if best_val_loss is not None:
         print(f"held-out loss {first_val_loss:.4f} -> {best_val_loss:.4f}; the best is in {out_dir}/best")

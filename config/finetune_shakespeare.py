@@ -21,4 +21,5 @@ max_iters = 20
 
 # at a constant learning rate
 learning_rate = 3e-5
-decay_lr = False
+lr_schedule = 'constant'
+warmup_iters = 0

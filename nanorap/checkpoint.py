@@ -78,6 +78,22 @@ def load_step(out_dir):
                     "start anew, or name the --out_dir of the run")
 
 
+# options that leave a run's numbers as they are
+NO_MATTER = {'out_dir', 'init_from', 'init', 'eval_only', 'plot', 'log_interval', 'log_maxima', 'recompute', 'wandb_log',
+             'wandb_project', 'wandb_run_name', 'max_minutes'}
+
+
+def compare_settings(out_dir, before, now, ignore, is_main):
+    """Before a resume: a warning that names what is set otherwise than `before`, and an error where it can't be."""
+    if now['optimizer'] != before.get('optimizer'):
+        raise UserError(f"optimizer={now['optimizer']}, but the run in {out_dir} uses {before.get('optimizer')}: leave the "
+                        f"option out, or begin a new run from its best/: --init_from={out_dir} and another --out_dir")
+    changed = [f"{key} was {before.get(key)!r} and is {value!r}" for key, value in now.items()
+               if key not in NO_MATTER | ignore and before.get(key) != value]
+    if changed and is_main:
+        print("warning: resuming with other settings: " + "; ".join(changed), file=sys.stderr)
+
+
 def was_run(out_dir, run_id):
     """Whether the run of this id has left a step folder: then it can go on, where another run's must not."""
     for folder in _steps(out_dir).values():

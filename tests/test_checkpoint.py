@@ -9,7 +9,7 @@ import torch
 from model import GPT, GPTConfig
 from nanorap import UserError, model_folder
 from nanorap import checkpoint as ckpt
-from nanorap.optim import adamw
+from nanorap.optim import make_optimizer
 from nanorap.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer('abc')
@@ -19,7 +19,7 @@ def a_run(out_dir, steps=(10,)):
     """A tiny model trained by a few updates, saved at each of `steps`."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8, vocab_size=11))
-    optimizer = adamw(model, 1e-2, (0.9, 0.95), 0.1)
+    optimizer = make_optimizer('adamw', model, 1e-2, (0.9, 0.95), 0.1)
     for step in steps:
         idx = torch.randint(11, (2, 8))
         model(idx, idx).backward()
@@ -35,7 +35,7 @@ def test_round_trip(tmp_path):
     assert state['step'] == 10 and config['model'] == model.config_dict()
     again = GPT.from_state_dict(config['model'], weights)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
-    other = adamw(again, 1e-2, (0.9, 0.95), 0.1)
+    other = make_optimizer('adamw', again, 1e-2, (0.9, 0.95), 0.1)
     ckpt.load_optimizer(again, other, tensors)
     for m in (model, again):  # the same next update, to the bit
         m.zero_grad()

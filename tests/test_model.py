@@ -6,11 +6,13 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import randomise
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from model import GPT, GPTConfig, KVCache, alibi_slopes
+from model import GPT, GPTConfig, alibi_slopes
 from nanorap import UserError, smollm2_file
+from nanorap.cache import KVCache
 from nanorap.pretrained import load, to_transformers
 
 TINY = partial(GPTConfig, n_layer=2, n_head=6, n_embd=48, block_size=32, vocab_size=101)
@@ -26,15 +28,6 @@ REFERENCES = dict(
         **LLAMA, num_key_value_heads=2, tie_word_embeddings=True, rms_norm_eps=1e-3,
         rope_parameters=dict(rope_type='default', rope_theta=500.0))),
 )
-
-
-def randomise(model):
-    """Every parameter random: a fresh model's zero biases and unit norms would hide a mistake in them."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(std=0.3)
-    return model.eval()
 
 
 @pytest.fixture(params=REFERENCES)
@@ -178,21 +171,73 @@ def test_init_is_gpt2s():
 def test_alibi_by_hand():
     assert alibi_slopes(8, torch.zeros(1)).tolist() == [2.0**-i for i in range(1, 9)]  # the paper's own example
     assert torch.allclose(alibi_slopes(3, torch.zeros(1)), torch.tensor([2.0**-4, 2.0**-8, 2.0**-2]))  # ALiBi's code for 3
-    mask = GPT(TINY(pos='alibi', n_head=2)).attention_mask(1, 2, torch.zeros(1))
+    model = GPT(TINY(pos='alibi', n_head=2))
+    cache = KVCache(model.config, 1, 8)
+    cache.pos = [1]
+    mask = model.attention_mask(cache.begin(1, 2), torch.zeros(1), cache)
     m, inf = 2.0**-4, -math.inf
     assert mask[0].tolist() == [[-m, 0, inf], [-2 * m, -m, 0]]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('pos', ['learned', 'rotary', 'alibi'])
-def test_crop_block_size(pos):
+def test_set_block_size(pos):
     model = randomise(GPT(TINY(pos=pos)))
     idx = torch.randint(101, (2, 8), generator=torch.manual_seed(0))
     logits = model(idx)
-    model.crop_block_size(8)
+    model.set_block_size(8)
     assert torch.equal(model(idx), logits)
     with pytest.raises(AssertionError, match='block_size is 8'):
         model(torch.zeros(1, 9, dtype=torch.long))
+
+
+def test_rotary_and_alibi_go_on_beyond_their_context():
+    for pos in ('rotary', 'alibi'):
+        model = randomise(GPT(TINY(pos=pos)))
+        idx = torch.randint(101, (1, 40), generator=torch.manual_seed(0))
+        logits = model(idx[:, :32])
+        model.set_block_size(40)
+        assert torch.allclose(model(idx)[:, :32], logits, atol=1e-4)
+
+
+def test_recomputing_changes_no_gradient():
+    idx, targets = torch.randint(101, (2, 2, 16), generator=torch.manual_seed(0))
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(1)
+        model = GPT(TINY(dropout=0.2))
+        model.recompute = recompute
+        torch.manual_seed(2)
+        model(idx, targets).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    assert all(a.equal(b) for a, b in zip(*gradients, strict=True))
+
+
+def test_inits():
+    models = {init: GPT(TINY(n_embd=96, tie_weights=False), init) for init in ('gpt2', 'zero', 'uniform')}
+    std = {init: {name: p.std().item() for name, p in model.named_parameters() if p.dim() > 1}
+           for init, model in models.items()}
+    for name in std['gpt2']:
+        residual = name.endswith('c_proj.weight')
+        expected = 0.02 / 2 if residual else 0.02
+        assert [std['gpt2'][name], std['uniform'][name]] == pytest.approx([expected] * 2, rel=0.1)
+        assert (std['zero'][name] == 0) == residual, name
+    assert std['zero']['transformer.wte.weight'] == pytest.approx(0.5, rel=0.1)
+    assert models['uniform'].lm_head.weight.abs().max() <= 0.02 * 3**0.5 < models['gpt2'].lm_head.weight.abs().max()
+    idx = torch.zeros(1, 4, dtype=torch.long)
+    x = models['zero'].transformer.wte(idx)
+    assert torch.equal(models['zero'].transformer.h[0](x, None, None, None), x)  # a block is the identity
+    with pytest.raises(UserError, match='choose one of gpt2, zero, uniform'):
+        GPT(TINY(), 'xavier')
+
+
+def test_frozen_embeddings():
+    for tie in (True, False):
+        model = GPT(TINY(tie_weights=tie))
+        model.freeze_embeddings()
+        model(*torch.randint(101, (2, 2, 16))).backward()
+        frozen = {name for name, p in model.named_parameters() if p.grad is None}
+        assert frozen == {'transformer.wte.weight', 'transformer.wpe.weight'} | (set() if tie else {'lm_head.weight'})
 
 
 def test_padding_is_no_part_of_the_loss():
@@ -209,6 +254,9 @@ def test_flops_by_hand():
     norms = 5 * 48
     assert model.flops_per_token(T=10) == 6 * (matrices + norms) + 12 * 2 * 48 * 10
     assert GPT(TINY(bias=False, tie_weights=False)).flops_per_token(T=10) == model.flops_per_token(T=10)  # a look-up is free
+    whole = model.flops_per_token(T=10)
+    model.freeze_embeddings()
+    assert model.flops_per_token(T=10) == whole - 2 * 101 * 48  # no gradient of the head's weights
 
 
 @pytest.mark.parametrize('wrong', [dict(pos='sinus'), dict(norm='batch'), dict(mlp='relu'), dict(n_head=5), dict(n_kv_head=4),

@@ -6,7 +6,7 @@ import torch
 
 from model import GPT, GPTConfig
 from nanorap.dataset import MicroBatch
-from nanorap.optim import adamw, get_lr, train_step
+from nanorap.optim import Muon, get_lr, make_optimizer, n_micro_batches, train_step
 from nanorap.runtime import Runtime
 
 CONFIG = dict(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=50)
@@ -24,17 +24,23 @@ def test_schedule_by_hand():
 LLAMA = dict(norm='rmsnorm', mlp='swiglu', pos='rotary', tie_weights=False, bias=False)
 
 
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
 @pytest.mark.parametrize('switches', [{}, LLAMA], ids=str)
-def test_every_parameter_is_in_one_group(switches):
+def test_every_parameter_is_in_one_group(switches, name):
     model = GPT(GPTConfig(**CONFIG, **switches))
-    decay, no_decay = adamw(model, 1e-3, (0.9, 0.95), weight_decay=0.1).param_groups
-    names = {p: name for name, p in model.named_parameters()}
-    assert sorted(names[p] for group in (decay, no_decay) for p in group['params']) == sorted(names.values())
-    assert (decay['weight_decay'], no_decay['weight_decay']) == (0.1, 0.0)
-    for p in no_decay['params']:
-        assert names[p].endswith('.bias') or 'ln_' in names[p], names[p]
-    for p in decay['params']:
-        assert names[p].endswith('weight') and 'ln_' not in names[p], names[p]
+    opt = make_optimizer(name, model, 1e-3, (0.9, 0.95), weight_decay=0.1, muon_lr=0.03, embd_lr=0.002)
+    names = {p: key for key, p in model.named_parameters()}
+    matrices, embeddings, vectors = ([names[p] for p in group['params']] for group in opt.param_groups)
+    assert sorted(matrices + embeddings + vectors) == sorted(names.values())
+    assert all(key.endswith('weight') and '.h.' in key and 'ln_' not in key and '_norm' not in key for key in matrices)
+    assert set(embeddings) <= {'transformer.wte.weight', 'transformer.wpe.weight', 'lm_head.weight'}
+    assert all(key.endswith('.bias') or 'ln_' in key or '_norm' in key for key in vectors)
+    assert [group['weight_decay'] for group in opt.param_groups] == [0.1, 0.1, 0.0]
+    assert [group['peak_lr'] for group in opt.param_groups] == [0.03 if name == 'muon' else 1e-3, 0.002, 1e-3]
+    if name == 'muon':  # all rows of each matrix, and query, key and value apart
+        for p, rows in zip(opt.param_groups[0]['params'], opt.param_groups[0]['rows'], strict=True):
+            assert sum(rows) == p.size(0)
+            assert len(rows) == (3 if 'c_attn' in names[p] else 2 if 'c_fc' in names[p] and switches else 1)
 
 
 def test_one_update_is_plain_pytorchs():
@@ -48,7 +54,7 @@ def test_one_update_is_plain_pytorchs():
     count = (y != -1).sum()
     batches = [MicroBatch(x[i : i + 2], y[i : i + 2], (y[i : i + 2] != -1).sum() / count, i, i == 2) for i in (0, 2)]
     runtime = Runtime(torch.device('cpu'), torch.float32)
-    optimizer = adamw(model, 1e-2, (0.9, 0.95), 0.1)
+    optimizer = make_optimizer('adamw', model, 1e-2, (0.9, 0.95), 0.1)
     loss, grad_norm, is_taken = train_step(model, optimizer, runtime.grad_scaler(), batches, runtime, grad_clip=0.5, seed=0)
 
     decay, rest = [], []
@@ -70,7 +76,7 @@ def test_dropout_depends_on_the_rows_alone():
     def losses(rows):
         torch.manual_seed(0)
         model = GPT(GPTConfig(**CONFIG, dropout=0.5))
-        runtime, optimizer = Runtime(torch.device('cpu'), torch.float32), adamw(model, 0.0, (0.9, 0.95), 0.0)
+        runtime, optimizer = Runtime(torch.device('cpu'), torch.float32), make_optimizer('adamw', model, 0.0, (0.9, 0.95), 0.0)
         x = np.arange(8)[None]
         steps = [[MicroBatch(x, x, 1.0, row, True)] for row in rows]
         return [train_step(model, optimizer, runtime.grad_scaler(), step, runtime, 1.0, seed=7)[0] for step in steps]
@@ -94,7 +100,7 @@ def test_a_step_that_is_not_finite_is_not_taken(bad, dtype):
 
     def steps(*signs):
         model, runtime = Model(), Runtime(torch.device('cpu'), dtype)
-        optimizer, scaler = adamw(model, 1e-2, (0.9, 0.95), 0.1), runtime.grad_scaler()
+        optimizer, scaler = make_optimizer('adamw', model, 1e-2, (0.9, 0.95), 0.1), runtime.grad_scaler()
         x = np.arange(1, 9)[None]
         batches = ([MicroBatch(x, x, 0.5, row, False), MicroBatch(sign * x, x, 0.5, row + 1, True)]
                    for row, sign in enumerate(signs))
@@ -105,3 +111,66 @@ def test_a_step_that_is_not_finite_is_not_taken(bad, dtype):
     wanted_taken, wanted, wanted_state = steps(1, 1)
     assert taken == [True, False, True] and wanted_taken == [True, True]
     assert torch.equal(w, wanted) and all(torch.equal(state[key], wanted_state[key]) for key in state) and state['step'] == 2
+
+
+def test_muon_is_plain_muon():
+    """Against one matrix at a time in float64, written down from the method's definition; AdamW's part against torch's."""
+    torch.manual_seed(0)
+    config = dict(CONFIG, n_kv_head=1, mlp='swiglu', bias=True)
+    model, twin = GPT(GPTConfig(**config)), GPT(GPTConfig(**config))
+    twin.load_state_dict(model.state_dict())
+    opt = make_optimizer('muon', model, 1e-2, (0.9, 0.95), 0.1, muon_lr=0.05)
+    names = {p: key for key, p in model.named_parameters()}
+    rest = [p for key, p in twin.named_parameters() if key not in {names[q] for q in opt.param_groups[0]['params']}]
+    adamw = torch.optim.AdamW([dict(params=[p for p in rest if p.dim() > 1], weight_decay=0.1),
+                               dict(params=[p for p in rest if p.dim() < 2], weight_decay=0.0)], lr=1e-2, betas=(0.9, 0.95))
+    theirs, momentum = dict(twin.named_parameters()), {}
+    for _ in range(3):
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        opt.step()
+        adamw.step()
+        with torch.no_grad():
+            for p in opt.param_groups[0]['params']:
+                q = theirs[names[p]]
+                g = q.grad.double()
+                momentum[names[p]] = m = 0.95 * momentum.get(names[p], 0) + 0.05 * g
+                q *= 1 - 0.05 * 0.1
+                for part, step in zip(q.split(model.matrix_rows(names[p])), (0.05 * g + 0.95 * m).split(
+                        model.matrix_rows(names[p])), strict=True):
+                    u, s, v = torch.linalg.svd(step, full_matrices=False)
+                    s = s / s.square().sum().sqrt()
+                    for _ in range(5):
+                        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+                    part -= 0.05 * max(1, part.size(0) / part.size(1)) ** 0.5 * (u * s @ v).float()
+    for (key, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=2e-5), key
+
+
+def test_muon_agrees_with_torchs():
+    """torch.optim.Muon, which iterates in bfloat16."""
+    torch.manual_seed(0)
+    p, q = (torch.nn.Parameter(torch.zeros(24, 16)) for _ in range(2))
+    ours = Muon([dict(params=[p], rows=[24], lr=0.1, weight_decay=0.0)], (0.9, 0.95), fused=False)
+    theirs = torch.optim.Muon([q], lr=0.1, weight_decay=0.0, adjust_lr_fn='original')
+    for _ in range(3):
+        p.grad = torch.randn(24, 16)
+        q.grad = p.grad.clone()
+        ours.step()
+        theirs.step()
+    assert (p - q).norm() < 0.02 * q.norm()
+
+
+@pytest.mark.parametrize('schedule', ['trapezoid', 'constant'])
+def test_other_schedules(schedule):
+    lrs = [get_lr(it, 1.0, 0.1, 4, 20, schedule, cooldown_iters=8) for it in range(25)]
+    warmup = [0.2, 0.4, 0.6, 0.8]
+    down = [1 - 0.9 * i / 8 for i in range(8)]
+    assert lrs == pytest.approx(warmup + ([1.0] * 8 + down + [0.1] * 5 if schedule == 'trapezoid' else [1.0] * 21))
+
+
+def test_batch_size_grows_to_its_end():
+    assert [n_micro_batches(it, 2, 10, 4) for it in range(6)] == [2, 4, 6, 8, 10, 10]
+    assert [n_micro_batches(it, 1, 8, 4, multiple=4) for it in range(6)] == [4, 4, 4, 8, 8, 8]  # shared by four processes
+    assert [n_micro_batches(it, 3, 3, 0) for it in range(3)] == [3, 3, 3]

@@ -34,8 +34,10 @@ def test_two_processes_equal_one(char_data, tmp_path, parallel, batches):
 
 
 def test_any_number_goes_on(char_data, tmp_path):
-    """2 processes with FSDP, then 1, then 2 with DDP: the losses and the data's order of one process all the way."""
-    flags = [*TINY, f'--dataset={char_data}', '--eval_interval=3', '--dropout=0.1', '--decay_lr=False']
+    """2 processes with FSDP, then 1, then 2 with DDP: the losses and the data's order of one process all the way. With Muon,
+    whose momentum is sharded too."""
+    flags = [*TINY, f'--dataset={char_data}', '--eval_interval=3', '--dropout=0.1', '--lr_schedule=constant',
+             '--optimizer=muon']
     run('train.py', *flags, '--max_iters=9', f'--out_dir={tmp_path / "one"}', **ONE_THREAD)
     flags.append(f'--out_dir={tmp_path / "many"}')
     torchrun(2, 'train.py', *flags, '--max_iters=3', '--parallel=fsdp')

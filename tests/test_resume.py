@@ -26,7 +26,8 @@ def small_data(tmp_path_factory):
 @pytest.mark.parametrize('flags', [
     ['--batches=documents', '--dropout=0.1'],
     ['--batches=stream', '--dropout=0.1', '--dtype=bfloat16', '--lr_decay_iters=8', '--min_lr=1e-4'],
-    ['--batches=documents', '--eval_iters=None', '--decay_lr=False', '--dropout=0.1', 'small'],
+    ['--batches=documents', '--eval_iters=None', '--lr_schedule=constant', '--dropout=0.1', 'small'],
+    ['--optimizer=muon', '--batch_size_start=4', '--batch_size_ramp_iters=6', '--recompute=True'],
     ['--batches=stream', '--eval_iters=None', '--dtype=float16', 'small'],
 ], ids=' '.join)
 def test_resume_is_exact(char_data, small_data, tmp_path, flags):
@@ -59,6 +60,8 @@ def test_changed_settings_are_named(trained, char_data, tmp_path):
                    'train.bin was ', 'val.bin was '):
         assert change in warning, change
     assert warning.count(' was ') == 6
+    result = run('train.py', *flags, f'--dataset={char_data}', '--optimizer=muon', ok=False)
+    assert 'uses adamw: leave the option out' in result.message
 
 
 def test_patience(trained, char_data, tmp_path):
@@ -66,7 +69,8 @@ def test_patience(trained, char_data, tmp_path):
     shutil.copytree(trained[0], tmp_path / 'out')
     best = (tmp_path / 'out/best/config.json').read_text()
     result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--init_from=resume',
-                 '--batches=documents', '--eval_interval=5', '--max_iters=1000', '--decay_lr=False', '--learning_rate=1.0',
+                 '--batches=documents', '--eval_interval=5', '--max_iters=1000',
+                 '--lr_schedule=constant', '--learning_rate=1.0',
                  '--patience=2', '--always_save_checkpoint=False')
     assert max(losses(tmp_path / 'out')) == 50 and 'held-out loss' in result.stdout
     assert (tmp_path / 'out/step-00000050').exists() and not (tmp_path / 'out/step-00000045').exists()
@@ -95,7 +99,7 @@ def test_a_new_run_in_an_old_ones_folder(trained, char_data, tmp_path):
     shutil.copytree(trained[0], tmp_path / 'out')
     result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--max_iters=1')
     assert 'holds the checkpoints of another run' in result.stderr
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['best', 'log.csv', 'step-00000001']
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['best', 'log.csv', 'loss.png', 'step-00000001']
     assert json.loads((tmp_path / 'out/best/config.json').read_text())['step'] == 1
 
 

@@ -26,7 +26,7 @@ from nanorap.tokenizer import CharTokenizer
 
 KILLS = int(os.environ.get('KILLS', 0))
 STEPS = 40 * (KILLS or 3)
-FLAGS = [*TINY, '--dropout=0.1', '--decay_lr=False', '--learning_rate=1e-3']
+FLAGS = [*TINY, '--dropout=0.1', '--lr_schedule=constant', '--learning_rate=1e-3']
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ from nanorap.tokenizer import load_tokenizer
 def test_a_run(trained, char_data):
     out, result = trained
     assert 'step 0: val loss' in result.stdout and 'held-out loss' in result.stdout and 'seconds: loading' in result.stdout
-    assert sorted(path.name for path in out.iterdir()) == ['best', 'log.csv', 'step-00000020', 'step-00000040']
+    assert sorted(path.name for path in out.iterdir()) == ['best', 'log.csv', 'loss.png', 'step-00000020', 'step-00000040']
     assert sorted(losses(out)) == list(range(1, 41))  # max_iters=40 makes 40 updates
     val = {int(row['step']): row['val_loss'] for row in rows(out) if 'val_loss' in row}
     assert sorted(val) == [0, 20, 40] and val[40] < val[20] < val[0] - 1
@@ -23,8 +23,10 @@ def test_a_run(trained, char_data):
     config = json.loads((out / 'best' / 'config.json').read_text())
     assert config['step'] == 40 and config['val_loss'] == pytest.approx(val[40], abs=1e-4)
     assert config['model']['n_embd'] == 32 and config['tokenizer']['tokenizer'] == 'char'
-    assert set(rows(out)[-2]) == {'step', 'row', 'tokens', 'seconds', 'loss', 'lr', 'grad_norm', 'tokens_per_s', 'mfu',
-                                  'memory'}
+    assert set(rows(out)[-2]) == {
+        'step', 'row', 'tokens', 'seconds', 'loss', 'lr', 'batch', 'grad_norm', 'clipped', 'clip_share', 'param_norm',
+        'update_norm', 'update_ratio_embd', 'update_ratio_attn', 'update_ratio_mlp', 'update_ratio_norm', 'tokens_per_s', 'mfu',
+        'memory'}
     # the whole split, by hand: the mean over all its tokens, in windows of one song each
     result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={out}', '--init_from=resume', '--eval_only',
                  '--batches=documents', '--eval_iters=None')
@@ -61,8 +63,8 @@ def test_fine_tuning_a_folder(songs, tmp_path):
 def test_every_switch_trains(char_data, tmp_path):
     result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=2', '--pos=rotary',
                  '--norm=rmsnorm', '--mlp=swiglu', '--n_kv_head=1', '--qk_norm', '--tie_weights=False',
-                 '--logit_softcap=15', '--n_hidden=48',
-                 '--dtype=bfloat16', '--always_save_checkpoint=False', '--decay_lr=False', '--grad_clip=0.0')
+                 '--logit_softcap=15', '--n_hidden=48', '--warmup_iters=0',
+                 '--dtype=bfloat16', '--always_save_checkpoint=False', '--lr_schedule=constant', '--grad_clip=0.0')
     config = json.loads((tmp_path / 'best/config.json').read_text())['model']
     assert (config['pos'], config['n_kv_head'], config['logit_softcap'], config['n_hidden']) == ('rotary', 1, 15.0, 48)
     assert 'bfloat16' in result.stdout and {row['lr'] for row in rows(tmp_path) if 'lr' in row} == {1e-2}
@@ -90,7 +92,7 @@ def test_compile_falls_back(char_data, tmp_path):
 
 def test_best_is_the_lowest(char_data, tmp_path):
     """A learning rate that breaks a good model: best/ stays, and a NaN is never saved."""
-    flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=5', '--decay_lr=False']
+    flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=5', '--lr_schedule=constant']
     run('train.py', *flags, '--max_iters=15')
     val = {int(row['step']): row['val_loss'] for row in rows(tmp_path) if 'val_loss' in row}
     run('train.py', *flags, '--max_iters=30', '--init_from=resume', '--learning_rate=1.0', '--always_save_checkpoint=False')

@@ -1,0 +1,298 @@
+"""
+Scoring texts by a model, and the standard tasks, with the arithmetic of lm-evaluation-harness. It is handed a model.
+
+    scores = score(model, rt, [Request(inputs, targets), ...])      # [(log-likelihood, whether greedy), ...]
+    encode_pair(tokenizer, 'The cat sat on the', ' mat', 1024)      # a context and its continuation as a Request
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nanorap import UserError
+from nanorap.bars import write_bars
+from nanorap.dataset import read_documents, read_meta
+from nanorap.generate import generate
+from nanorap.novelty import Songs, novelty
+from nanorap.rhyme import measures
+
+
+class Request(NamedTuple):
+    """Ids, one an input position, of which the last len(targets) outputs are scored: at most block_size inputs."""
+    inputs: list
+    targets: list
+
+
+def documents(data_dir, split):
+    """The documents of a prepared split one by one, each a list of ids without the end of text."""
+    meta = read_meta(data_dir)
+    ids = np.memmap(f'{data_dir}/{split}.bin', dtype=np.dtype(meta['dtype']).newbyteorder('<'), mode='r')
+    ends = np.flatnonzero(ids == meta['eot'])
+    for start, end in zip([0, *(ends + 1)], [*ends, len(ids)], strict=True):
+        if start < end:
+            yield ids[start:end].tolist()
+
+
+def windows(ids, eot, block_size, stride):
+    """Requests that score every id once: the first window block_size of them after an end of text, each later one the
+    next `stride`, with the block_size - stride before them as context."""
+    ids, requests, end = [eot, *ids], [], 0
+    while end < len(ids) - 1:
+        new = min(stride if end else block_size, len(ids) - 1 - end)
+        end += new
+        requests.append(Request(ids[max(0, end - block_size) : end], ids[end - new + 1 : end + 1]))
+    return requests
+
+
+def encode_pair(tokenizer, context, continuation, block_size):
+    """The continuation's ids after the context's. The two are encoded as one text, cut where the context alone would end;
+    spaces at the end of the context belong to the continuation. A context that is too long loses its beginning."""
+    whole, first = tokenizer.encode(context + continuation), tokenizer.encode(context.rstrip())
+    targets = whole[len(first) :]
+    first = first or [tokenizer.eot]
+    if not targets or len(targets) > block_size:
+        raise UserError(f"an example's continuation has {len(targets)} tokens, which must be 1 to {block_size}: "
+                        f"{continuation[:60]!r}")
+    return Request((first + targets)[-block_size - 1 :][:-1], targets)
+
+
+@torch.inference_mode()
+def score(model, rt, requests, batch_size=4, what='scoring'):
+    """[(the sum of the targets' log-probabilities, whether each of them is the likeliest token), ...] in float64, the same
+    for any batch size and number of processes but for the rounding of the model itself."""
+    found = np.zeros((len(requests), 2))
+    mine = sorted(range(rt.rank, len(requests), rt.world_size), key=lambda i: -len(requests[i].inputs))
+    for first in tqdm(range(0, len(mine), batch_size), desc=what, leave=False, disable=None if rt.is_main else True):
+        batch = mine[first : first + batch_size]
+        idx = torch.zeros(len(batch), max(len(requests[i].inputs) for i in batch), dtype=torch.long)
+        for row, i in enumerate(batch):  # padded on the right, which causal attention doesn't see
+            idx[row, : len(requests[i].inputs)] = torch.tensor(requests[i].inputs)
+        logits = model(idx.to(rt.device))
+        for row, i in enumerate(batch):
+            end, targets = len(requests[i].inputs), torch.tensor(requests[i].targets, device=rt.device)
+            scored = torch.log_softmax(logits[row, end - len(targets) : end].float(), -1)  # (targets, V)
+            found[i, 0] = scored.gather(1, targets[:, None]).cpu().double().sum().item()
+            found[i, 1] = bool((scored.argmax(-1) == targets).all())
+    found = np.array(rt.sum(*found.ravel())).reshape(-1, 2)
+    return [(float(log_likelihood), bool(greedy)) for log_likelihood, greedy in found]
+
+
+@torch.no_grad()
+def mean_loss(model, data, n, batch_size, rt):
+    """Mean loss per token over n windows of a dataset.Batches, spread evenly (None: all), in nats. Shared among the
+    processes, the same for any number of them; every process must call it."""
+    n = min(n or data.n_windows, data.n_windows)
+    loss_sum, n_targets = 0.0, 0
+    model.eval()
+    for first in range(0, n, rt.world_size * batch_size):
+        mine = range(n)[first + rt.rank * batch_size :][:batch_size]
+        # without windows left, a process goes along with any one, which counts for nothing: FSDP needs all of them
+        x, y = data.draw([data.window(i * data.n_windows // n) for i in mine or [0]])
+        count = int((y != -1).sum()) if mine else 0
+        x, y = rt.to_device(x, y)
+        with rt.autocast():
+            loss_sum += model(x, y).item() * count
+        n_targets += count
+    model.train()
+    loss_sum, n_targets = rt.sum(loss_sum, n_targets)
+    return loss_sum / n_targets
+
+
+def perplexities(log_likelihood, **counts):
+    """{'token_perplexity': …} for tokens=, words=, … that the text has."""
+    return {f'{unit[:-1]}_perplexity': math.exp(min(700, -log_likelihood / max(1, n))) for unit, n in counts.items()}
+
+
+def lyrics(model, rt, tokenizer, songs, batch_size=4):
+    """Loss and perplexities of songs [(ids, text), ...], each with its end of text, windows sliding by half a context."""
+    T = model.config.block_size
+    requests = [request for ids, _ in songs for request in
+                windows([*ids, tokenizer.eot], tokenizer.eot, T, max(1, T // 2))]
+    total = sum(found for found, _ in score(model, rt, requests, batch_size, 'lyrics'))
+    n_tokens = sum(len(ids) + 1 for ids, _ in songs)
+    per = perplexities(total, tokens=n_tokens, words=sum(len(text.split()) for _, text in songs),
+                       characters=sum(len(text) for _, text in songs))
+    return dict(songs=len(songs), tokens=n_tokens, loss=-total / n_tokens, **per)
+
+
+# ---- the standard tasks
+
+HUB = {  # name, configuration, split on the Hugging Face hub, and the column that a row can't do without
+    'lambada': ('EleutherAI/lambada_openai', 'default', 'test', 'text'),
+    'hellaswag': ('Rowan/hellaswag', None, 'validation', 'ctx_a'),
+    'wikitext': ('EleutherAI/wikitext_document_level', 'wikitext-2-raw-v1', 'test', 'page'),
+}
+
+
+def examples(task, file=None):
+    """The task's rows, as dicts: of a local file of JSON lines, or from the hub."""
+    name, config, split, column = HUB[task]
+    if file:
+        return list(read_documents(file, column))
+    try:
+        from datasets import load_dataset
+
+        return list(load_dataset(name, config, split=split))
+    except Exception as e:  # dozens: offline, renamed, disk full
+        raise UserError(f"can't get {name} from the Hugging Face hub ({type(e).__name__}): give its {split} split as a file of "
+                        f"JSON lines, --{task}_file=FILE") from None
+
+
+def share(hits):
+    return float(sum(hits) / max(1, len(hits)))
+
+
+def lambada(model, rt, tokenizer, rows, batch_size=4):
+    """The last word of a passage (https://arxiv.org/abs/1606.06031, OpenAI's variant)."""
+    requests = []
+    for row in rows:
+        context, _, last = row['text'].rpartition(' ')
+        requests.append(encode_pair(tokenizer, context, ' ' + last, model.config.block_size))
+    scores = score(model, rt, requests, batch_size, 'lambada')
+    mean = sum(found for found, _ in scores) / max(1, len(scores))
+    return dict(examples=len(rows), acc=share([greedy for _, greedy in scores]), perplexity=math.exp(min(700, -mean)))
+
+
+def hellaswag(model, rt, tokenizer, rows, batch_size=4):
+    """The likeliest of four endings (https://arxiv.org/abs/1905.07830); acc_norm: by log-likelihood per character."""
+    def clean(text):
+        text = re.sub(r'\[.*?\]', '', text.strip().replace(' [title]', '. '))
+        return text.replace('  ', ' ')
+
+    requests, endings = [], []
+    for row in rows:
+        try:
+            context = clean(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
+            endings.append([clean(ending) for ending in row['endings']])
+            int(row['label'])
+        except (KeyError, ValueError, TypeError, AttributeError) as e:
+            raise UserError(f"a row of hellaswag lacks something ({e!r}): it needs activity_label, ctx_a, ctx_b, endings, "
+                            "label") from None
+        requests += [encode_pair(tokenizer, context, ' ' + ending, model.config.block_size) for ending in endings[-1]]
+    scores = iter(score(model, rt, requests, batch_size, 'hellaswag'))
+    right, right_norm = [], []
+    for row, choices in zip(rows, endings, strict=True):
+        found = np.array([next(scores)[0] for _ in choices])
+        right.append(found.argmax() == int(row['label']))
+        right_norm.append((found / [max(1, len(choice)) for choice in choices]).argmax() == int(row['label']))
+    return dict(examples=len(rows), acc=share(right), acc_norm=share(right_norm))
+
+
+def wikitext(model, rt, tokenizer, rows, batch_size=4):
+    """Perplexities of whole articles, windows beside each other; per word and byte of the text before its tokens were put
+    together, as lm-evaluation-harness has it."""
+    requests, n_tokens = [], 0
+    for row in rows:
+        ids = tokenizer.encode(detokenize(row['page']))
+        n_tokens += len(ids)
+        requests += windows(ids, tokenizer.eot, model.config.block_size, model.config.block_size)
+    total = sum(found for found, _ in score(model, rt, requests, batch_size, 'wikitext'))
+    n_bytes = sum(len(row['page'].encode()) for row in rows)
+    n_words = sum(len(re.split(r'\s+', row['page'])) for row in rows)
+    return dict(examples=len(rows), **perplexities(total, tokens=n_tokens, words=n_words, bytes=n_bytes),
+                bits_per_byte=-total / max(1, n_bytes) / math.log(2))
+
+
+# WikiText's spaces around punctuation, taken out in this order: plain replacements, brackets and quotes, headings and the rest
+SPACES = ((" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."), *((f" {c} ", f"{c} ") for c in ":;.!?,"))
+PAIRS = ((r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ('"', '"'), ("'", "'"))
+LAST = (("= = = =", "===="), ("= = =", "==="), ("= =", "=="), (" ° ", "°"), (" \n", "\n"), ("\n ", "\n"), (" N ", " 1 "),
+        (" 's", "'s"))
+
+
+def detokenize(page):
+    page = page.replace("s '", "s'")
+    for old, new in SPACES:
+        page = page.replace(old, new)
+    for left, right in PAIRS:
+        page = re.sub(rf"{left}\s*([^{right}]*?)\s*{right}", lambda m: m[0][0] + m[1] + m[0][-1], page)
+    for old, new in LAST:
+        page = page.replace(old, new)
+    return page
+
+
+STANDARD = dict(lambada=lambada, hellaswag=hellaswag, wikitext=wikitext)
+
+
+# ---- samples and their measures
+
+def draw(model, make_cache, tokenizer, start, num_samples, max_new_tokens, seed, scheme='', syllables=None, new_song=False,
+         **sampler):
+    """Samples as [{'text': with the prompt, 'new': without it, 'cut': whether it stopped for its length}, ...], drawn as
+    sample.py does. scheme: of rhymes, as sample.py's --rhyme. new_song: an end of text stands before the prompt."""
+    prompt = [tokenizer.eot] * (new_song or not start) + tokenizer.encode(start)
+    if max(prompt) >= model.config.vocab_size:
+        raise UserError(f"the prompt has token id {max(prompt)}, beyond the model's vocabulary of {model.config.vocab_size}")
+    prompt = prompt[-model.config.block_size :]
+    options = (num_samples, max_new_tokens, min(tokenizer.vocab_size, model.config.vocab_size), tokenizer.eot, seed)
+    drawn, was_training = [[] for _ in range(num_samples)], model.training
+    model.eval()
+    with tqdm(total=max_new_tokens, desc='sampling', unit='token', leave=False, disable=None) as progress:
+        if scheme:
+            steps = write_bars(model, make_cache, tokenizer, prompt, scheme, *options, syllables_wanted=syllables, **sampler)
+            for sample, ids, _ in steps:
+                drawn[sample] += ids
+                progress.update(min(map(len, drawn)) - progress.n)
+        else:
+            for step in generate(model, make_cache, prompt, *options, **sampler):
+                for sample, token in enumerate(step):
+                    if token is not None:
+                        drawn[sample].append(token)
+                progress.update()
+    model.train(was_training)
+    # a line of write_bars() may end a few tokens before there is no room for another
+    ended = {i for i, ids in enumerate(drawn) if len(ids) < max_new_tokens - (40 if scheme else 0)}
+    context = [i for i in prompt if i != tokenizer.eot]
+    skip = len(tokenizer.decode(context))  # decoded together: some tokenizers drop the space before a text's first word
+    new = [tokenizer.decode(context + [i for i in ids if i != tokenizer.eot])[skip:] for ids in drawn]
+    return [dict(text=start + text, new=text, cut=i not in ended) for i, text in enumerate(new)]
+
+
+def index_songs(data_dir, tokenizer):
+    """A novelty.Songs of the training split, in which quick_measures() looks for copies."""
+    if (n := read_meta(data_dir)['splits']['train']['tokens']) > 10**8:
+        raise UserError(f"{data_dir} has {n:,} training tokens, too many to look for copies in: leave --eval_samples out")
+    return Songs(tokenizer.decode(ids) for ids in documents(data_dir, 'train'))
+
+
+def quick_measures(model, make_cache, tokenizer, songs, n, seed):
+    """What train.py logs of n samples from an empty prompt: means of the rhyme density's excess, of the share of lines that
+    end in a rhyme, of the longest copied run in words and of the share of copied 4-grams. songs: of index_songs()."""
+    samples = draw(model, make_cache, tokenizer, '', n, min(200, model.config.block_size), seed, temperature=0.8,
+                   top_k=200)
+    heard = [measures(sample['text'], shuffles=5) | novelty(songs, sample['new']) for sample in samples]
+    return {key: float(np.mean([one[key] for one in heard]))
+            for key in ('density_excess', 'end_rhyme_share', 'longest', 'copied_4')}
+
+
+HEADER = re.compile(r'^\s*\[([^\]\n]*)\]\s*$')
+SECTIONS = re.compile(r"(intro|verse|pre-?chorus|post-?chorus|chorus|hook|pre-?hook|refrain|bridge|interlude|breakdown|break|"
+                      r"skit|part|outro|drop|instrumental|build|artist|title)\b[^\[\]]*", re.I)
+
+
+def structure(text, cut=False):
+    """What can be counted of a song's form, a dict. valid: whether it has section headers, and no other line in brackets;
+    repeated_lines: the share of lines that stood before; cut: whether it stopped in the middle of a song."""
+    lines = [line.strip() for line in text.split('\n') if line.strip()]
+    headers = [match[1] for line in lines if (match := HEADER.match(line))]
+    sung = [line.lower() for line in lines if not HEADER.match(line)]
+    return dict(valid=float(bool(headers) and all(SECTIONS.fullmatch(name.strip()) for name in headers)), sections=len(headers),
+                lines_per_section=len(sung) / max(1, len(headers)),
+                repeated_lines=1 - len(set(sung)) / len(sung) if sung else 0.0, empty=float(not sung), cut=float(cut))
+
+
+def interval(values, seed=0, draws=1000):
+    """(mean, low, high): of the mean of values, with the 95% that lie in the middle of as many bootstrap draws."""
+    values = np.array(values, float)
+    means = values[np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))].mean(1)
+    return [float(values.mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975)))]
+
+
+def summary(dicts):
+    """{measure: (mean, low, high)} of [{measure: number}, ...], of one text {measure: (number,)}."""
+    return {key: interval([each[key] for each in dicts]) if len(dicts) > 1 else [float(dicts[0][key])]
+            for key in (dicts[0] if dicts else ())}

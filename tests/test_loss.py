@@ -1,0 +1,52 @@
+"""The chunked loss against torch's cross entropy of whole logits: value, gradients, memory."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nanorap import loss as room
+from nanorap.loss import ChunkedLoss
+
+
+def tensors(N, C=8, V=50):
+    torch.manual_seed(0)
+    targets = torch.randint(V, (N,))
+    targets[::3] = -1
+    return torch.randn(N, C, requires_grad=True), torch.randn(V, C, requires_grad=True), targets
+
+
+def plain(x, weight, targets, softcap):
+    logits = F.linear(x, weight).float()
+    return F.cross_entropy(softcap * torch.tanh(logits / softcap) if softcap else logits, targets, ignore_index=-1)
+
+
+@pytest.mark.parametrize('softcap', [None, 2.0])
+@pytest.mark.parametrize('chunk', [1, 500, 10**9], ids=['a row', '10 rows', 'all'])
+@pytest.mark.parametrize('frozen', [None, 'x', 'weight'])
+def test_equals_cross_entropy(monkeypatch, softcap, chunk, frozen):
+    monkeypatch.setattr(room, 'CHUNK', chunk)
+    x, weight, targets = tensors(23)
+    trained = [t.requires_grad_(name != frozen) for name, t in (('x', x), ('weight', weight)) if name != frozen]
+    if frozen:
+        dict(x=x, weight=weight)[frozen].requires_grad_(False)
+    ours, theirs = ChunkedLoss.apply(x, weight, targets, softcap), plain(x, weight, targets, softcap)
+    assert torch.allclose(ours, theirs)
+    for a, b in zip(torch.autograd.grad(3 * ours, trained), torch.autograd.grad(3 * theirs, trained), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_in_bfloat16_gradients_add_up_in_float32(monkeypatch):
+    monkeypatch.setattr(room, 'CHUNK', 50 * 7)
+    x, weight, targets = tensors(700)
+    with torch.autocast('cpu', torch.bfloat16):
+        ours = ChunkedLoss.apply(x, weight, targets, None)
+    theirs = plain(x, weight, targets, None)
+    assert ours.dtype == torch.float32 and torch.allclose(ours, theirs, rtol=1e-2)
+    for a, b in zip(torch.autograd.grad(ours, (x, weight)), torch.autograd.grad(theirs, (x, weight)), strict=True):
+        assert a.dtype == torch.float32 and (a - b).norm() < 0.01 * b.norm()
+
+
+def test_no_targets_is_no_loss():
+    x, weight, targets = tensors(4)
+    loss = ChunkedLoss.apply(x, weight, torch.full_like(targets, -1), None)
+    assert loss == 0 and not torch.autograd.grad(loss, x)[0].any()
