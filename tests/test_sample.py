@@ -11,34 +11,22 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import ROOT, draw, randomise_matrices, run
+from conftest import TINY as TINY_RUN
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from model import GPT, GPTConfig, KVCache
-from nanorap.generate import generate, sample_next
+from model import GPT, GPTConfig
+from nanorap.checkpoint import write_folder
+from nanorap.generate import sample_next
+from nanorap.tokenizer import load_tokenizer
 
 TINY = partial(GPTConfig, n_layer=2, n_head=2, n_embd=16, block_size=24, vocab_size=64)
 
 
-def randomise(model):
-    """Random matrices, large ones: a fresh model would say the same token again and again."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.dim() > 1:
-                p.normal_(std=0.5)
-    return model.eval()
-
-
-def draw(model, prompt, n=3, max_new_tokens=10, vocab_size=64, eot=-1, seed=0, **sampler):
-    """The generated ids of each sample."""
-    steps = generate(model, partial(KVCache, model.config), prompt, n, max_new_tokens, vocab_size, eot, seed, **sampler)
-    return [[token for token in tokens if token is not None] for tokens in zip(*steps, strict=True)]
-
-
 def test_greedy_equals_transformers(tmp_path):
-    theirs = randomise(GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=64, n_positions=24, bos_token_id=0,
-                                                  eos_token_id=63, tie_word_embeddings=False)))
+    config = GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=64, n_positions=24, bos_token_id=0, eos_token_id=63,
+                        tie_word_embeddings=False)
+    theirs = randomise_matrices(GPT2LMHeadModel(config))
     theirs.save_pretrained(tmp_path)
     ours = GPT.from_pretrained(str(tmp_path)).eval()
     prompt = [5, 9, 2]
@@ -46,30 +34,15 @@ def test_greedy_equals_transformers(tmp_path):
     assert draw(ours, prompt, n=2, max_new_tokens=20, temperature=0) == [wanted, wanted] and len(set(wanted)) > 3
 
 
-@pytest.mark.parametrize('pos', ['learned', 'rotary', 'alibi'])
-def test_greedy_equals_the_uncached_model(pos):
-    """Also past block_size, where the later half of the context is kept."""
-    model = randomise(GPT(TINY(pos=pos, n_kv_head=1)))
-    prompt, idx = [5, 9, 2], [5, 9, 2]
-    with torch.no_grad():
-        for _ in range(50):
-            if len(idx) > 24:
-                idx = idx[-12:]
-            logits = model(torch.tensor([idx]))[0, -1]
-            idx.append(logits.argmax().item())
-            prompt.append(idx[-1])
-    assert draw(model, [5, 9, 2], max_new_tokens=50, temperature=0) == [prompt[3:]] * 3
-
-
 def test_a_sample_depends_on_its_seed_alone():
-    model = randomise(GPT(TINY()))
+    model = randomise_matrices(GPT(TINY()))
     ten, three = draw(model, [1, 2], n=10, seed=7), draw(model, [1, 2], n=3, seed=7)
     assert ten[:3] == three and len({*map(tuple, ten)}) == 10
     assert draw(model, [1, 2], n=3, seed=8) != three
 
 
 def test_end_of_text_ends_a_sample():
-    model = randomise(GPT(TINY()))
+    model = randomise_matrices(GPT(TINY()))
     free = draw(model, [1, 2], n=8, max_new_tokens=20)
     eot = free[0][5]
     ended = draw(model, [1, 2], n=8, max_new_tokens=20, eot=eot)
@@ -78,7 +51,7 @@ def test_end_of_text_ends_a_sample():
 
 def test_no_id_beyond_the_tokenizer():
     """A model's vocabulary may be padded; its logits there are as good as any."""
-    model = randomise(GPT(TINY()))
+    model = randomise_matrices(GPT(TINY()))
     assert max(max(ids) for ids in draw(model, [1, 2], n=20, max_new_tokens=20)) > 9
     assert max(max(ids) for ids in draw(model, [1, 2], n=20, max_new_tokens=20, vocab_size=10)) <= 9
 
@@ -138,8 +111,25 @@ def test_sample_script(trained, tmp_path):
     assert added[0] == added[1]  # what lies before makes no difference
 
 
-def test_one_sample_streams_to_a_terminal(trained):
-    out, _ = trained
+@pytest.fixture
+def bytewise(trained, tmp_path):
+    """A model that says at random the tokens of a few characters beyond ASCII, most of which are parts of a character."""
+    tokenizer = load_tokenizer('gpt2')
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=64, vocab_size=tokenizer.vocab_size))
+    with torch.no_grad():
+        for p in (model.transformer.wte.weight, model.transformer.ln_f.weight):
+            p.zero_()
+        model.transformer.ln_f.bias.fill_(1)
+        model.transformer.wte.weight[tokenizer.encode('🎤é世')] = 1
+    about = json.loads((trained[0] / 'best' / 'config.json').read_text())
+    about |= dict(model=model.config_dict(), tokenizer=tokenizer.meta())
+    write_folder(tmp_path / 'best', dict(model=model.state_dict()), dict(config=about), tokenizer)
+    return tmp_path
+
+
+@pytest.mark.parametrize('kind', ['characters', 'bytes'])
+def test_one_sample_streams_to_a_terminal(trained, bytewise, kind):
+    out = trained[0] if kind == 'characters' else bytewise
     flags = ['sample.py', f'--out_dir={out}', '--num_samples=1', '--max_new_tokens=30', '--start=[Hook]', '--device=cpu']
     wanted = run(*flags).stdout
     master, slave = pty.openpty()
@@ -157,6 +147,61 @@ def test_one_sample_streams_to_a_terminal(trained):
     assert process.wait() == 0 and shown.decode().replace('\r\n', '\n') == wanted
 
 
+def test_stop_prompts_and_log_probabilities(trained, tmp_path):
+    out, _ = trained
+    (tmp_path / 'p.txt').write_text('[Hook]\nYo, \n---\n[Verse 1]\n')
+    flags = [f'--out_dir={out}', '--num_samples=3', '--max_new_tokens=40', '--device=cpu', '--top_k=None',
+             f'--output={tmp_path}/o.jsonl']
+    free = texts(run('sample.py', *flags, f'--start=FILE:{tmp_path}/p.txt'))
+    assert [text[:6] for text in free] == ['[Hook]'] * 3 + ['[Verse'] * 3
+    samples = [json.loads(line) for line in (tmp_path / 'o.jsonl').read_text().splitlines()]
+    assert [(s['text'], s['sample']) for s in samples] == list(zip(free, [0, 1, 2] * 2, strict=True))
+    assert all(len(s['logprobs']) == len(s['ids']) and max(s['logprobs']) <= 0 and s['min_p'] == 0 for s in samples)
+    assert texts(run('sample.py', *flags, '--start=[Verse 1]\n')) == free[3:]  # whatever else is in the batch
+    assert texts(run('sample.py', *flags, '--start=[Verse 1]\n', '--num_samples=1')) == free[3:4]
+    stops = [free[0][20], free[1][25:27]]
+    stopped = texts(run('sample.py', *flags, f'--start=FILE:{tmp_path}/p.txt', f'--stop={stops[0]}|{stops[1]}'))
+    for text, ended in zip(free, stopped, strict=True):
+        start = len('[Hook]\nYo, \n' if text[1] == 'H' else '[Verse 1]\n')
+        ends = [at for stop in stops if (at := text.find(stop, start)) >= 0]
+        assert ended == text[: min(ends, default=None)]
+
+
+def test_header_lines(songs, tmp_path):
+    run('data/lyrics/prepare.py', '--input', songs, '--tokenizer=char', '--out_dir', tmp_path, '--header=artist,title')
+    run('train.py', *TINY_RUN, f'--dataset={tmp_path}', f'--out_dir={tmp_path}/out', '--max_iters=1', '--eval_iters=1')
+    flags = [f'--out_dir={tmp_path}/out', '--num_samples=1', '--max_new_tokens=3', '--start=[Hook]', '--device=cpu']
+    both = texts(run('sample.py', *flags, '--title=Rain', '--artist=Fern'))[0]
+    assert both.startswith('[Artist: Fern]\n[Title: Rain]\n[Hook]')
+    assert texts(run('sample.py', *flags, '--title=Rain'))[0].startswith('[Title: Rain]\n[Hook]')
+
+
+def test_interactive(trained):
+    out, _ = trained
+    command = [sys.executable, 'sample.py', f'--out_dir={out}', '--interactive', '--bars=2', '--device=cpu']
+    result = subprocess.run(command, cwd=ROOT, input='Kettle on the stove\nand the rent\n', capture_output=True, text=True)
+    assert result.returncode == 0 and 'Traceback' not in result.stderr
+    answers = result.stdout.split('> ')
+    assert len(answers) == 4 and all(len([line for line in answer.split('\n') if line.strip()]) == 2 for answer in answers[1:3])
+
+
+def test_rhyme_script(trained, tmp_path):
+    """Characters can't be steered, but lines are chosen, shown and written all the same."""
+    out, _ = trained
+    flags = ['--num_samples=2', '--max_new_tokens=150', '--rhyme=AABB', '--syllables=6', '--device=cpu', '--start=[Hook]\n',
+             '--show_rhymes', '--quantize=int8', f'--output={tmp_path}/o.html']
+    assert 'block_size' in run('sample.py', f'--out_dir={out}', *flags, ok=False).message
+    alibi = tmp_path / 'alibi'  # whose context is as long as one says
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=128, vocab_size=128, pos='alibi'))
+    about = json.loads((out / 'best' / 'config.json').read_text())
+    write_folder(alibi / 'best', dict(model=model.state_dict()),
+                 dict(config=about | dict(model=model.config_dict())), load_tokenizer(str(out)))
+    found = texts(run('sample.py', f'--out_dir={alibi}', *flags))
+    page = (tmp_path / 'o.html').read_text()
+    assert len(found) == 2 and page.count('<pre>[Hook]\n') == 2 and page.endswith('</html>\n')
+
+
 def test_mistakes_get_one_line(trained, tmp_path):
     out, _ = trained
 
@@ -167,8 +212,12 @@ def test_mistakes_get_one_line(trained, tmp_path):
     assert 'train one first' in message(f'--out_dir={tmp_path}') and 'train one first' in message('--out_dir=nowhere')
     assert "can't read the prompt file" in message('--start=FILE:nowhere.txt')
     assert "character 'ß'" in message('--start=ß')
-    for flag in ('--num_samples=0', '--max_new_tokens=0', '--temperature=-1.0', '--top_k=0', '--top_p=0.0'):
+    for flag in ('--num_samples=0', '--max_new_tokens=0', '--temperature=-1.0', '--top_k=0', '--top_p=0.0', '--min_p=2.0',
+                 '--repetition_penalty=0.0', '--syllables=10'):
         assert 'must' in message(flag)
+    assert 'must' in message('--interactive', f'--output={tmp_path}/o.txt')
+    assert 'a letter a line' in message('--rhyme=A-B') and 'choose int8' in message('--quantize=int3')
+    assert 'prepared without it' in message('--artist=Fern')
     assert "can't write" in message(f'--output={tmp_path}/nowhere/o.txt')
     assert 'network' in message('--init_from=gpt2')
     shutil.copytree(out / 'best', tmp_path / 'half' / 'best')

@@ -1,0 +1,126 @@
+"""
+Linear layers for decoding on a CPU, where reading the weights is what takes the time.
+
+    pack(model)                  # in place: weights in the order that oneDNN reads fastest; the same numbers
+    pack(model, 'int8')          # a quarter of the bytes: int8 weights, one scale a row, and activations as they are
+
+A model that is packed can't be trained or saved.
+"""
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+
+from nanorap import UserError
+
+
+class PackedLinear(nn.Module):
+    """nn.Linear in fp32 or bf16 with its weight in oneDNN's own layout: of few rows, F.linear makes far less of the memory."""
+
+    def __init__(self, weight, bias):
+        super().__init__()
+        self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight, None), bias
+
+    def forward(self, x):
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, 'none', [], '')
+
+
+class Int8Linear(nn.Module):
+    """nn.Linear with weights in int8, one scale per output; activations stay in fp32, and each row is summed by itself."""
+
+    def __init__(self, weight, bias, kernel):
+        super().__init__()
+        self.weight, self.scale = quantized(weight)
+        self.bias, self.kernel = None if bias is None else bias.contiguous(), kernel
+
+    def forward(self, x):
+        (N, K), x = self.weight.shape, x.contiguous()
+        y = x.new_empty(*x.shape[:-1], N)
+        self.kernel(x.data_ptr(), self.weight.data_ptr(), self.scale.data_ptr(),
+                    None if self.bias is None else self.bias.data_ptr(), y.data_ptr(), x.numel() // K, N, K)
+        return y
+
+
+def quantized(weight):
+    """A matrix (N, K) as int8 and one fp32 scale a row: weight = int8 * scale, to half a scale."""
+    scale = (weight.abs().amax(1) / 127).clamp(min=1e-30).float()
+    return (weight.float() / scale[:, None]).round().to(torch.int8).contiguous(), scale
+
+
+def int8_kernel():
+    """int8_linear() of int8.c, compiled for this machine in a second, or a string that says why not."""
+    library = next((Path(torch.__file__).parent / 'lib').glob('lib*omp*'), None)
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(__file__).with_name('int8.c'), f'{folder}/int8.so'
+        compiler = os.environ.get('CC', 'cc')
+        flags = ['-O3', '-mcpu=native' if platform.machine() in ('arm64', 'aarch64') else '-march=native', '-fPIC', '-fopenmp']
+        try:
+            # linked without OpenMP: it is to use PyTorch's threads, for those of a second one would be in their way
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+            for command in ([*flags, '-c', source, '-o', f'{binary}.o'], ['-shared', f'{binary}.o', '-o', binary]):
+                subprocess.run([compiler, *command], check=True, capture_output=True, text=True)
+            kernel = ctypes.CDLL(binary).int8_linear
+        except FileNotFoundError:
+            return f"there is no C compiler '{compiler}'"
+        except (OSError, subprocess.CalledProcessError) as e:
+            return (getattr(e, 'stderr', None) or str(e)).strip().splitlines()[0][:150]
+    kernel.argtypes, kernel.restype = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 3, None
+    return kernel
+
+
+def pack(model, how=None):
+    """Replace every linear layer of a model in eval mode, the head included, for decoding without gradients.
+
+    how: None or 'int8'. On devices other than a CPU None does nothing, for their kernels need no such help; nor does it
+    for a dtype that this CPU has no instructions for.
+    """
+    weight = next(model.parameters())
+    if how not in (None, 'int8'):
+        raise UserError(f"--quantize={how}: choose int8, or None")
+    if how and (weight.device.type != 'cpu' or weight.dtype != torch.float32):
+        raise UserError("--quantize=int8 is for CPUs, with activations in float32: leave it out, or use --device=cpu "
+                        "--dtype=float32")
+    native = weight.dtype == torch.float32 or (
+        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if weight.device.type != 'cpu' or not torch.backends.mkldnn.is_available() or not native:
+        return model
+    kernel = int8_kernel() if how else None
+    if isinstance(kernel, str):
+        print(f"warning: int8 weights go through float32's kernels, no faster than without --quantize: {kernel}",
+              file=sys.stderr)
+
+    def packed(weight, bias=None):
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+        if how is None:
+            return PackedLinear(weight, bias)
+        if isinstance(kernel, str):  # the same numbers
+            narrow, scale = quantized(weight)
+            return PackedLinear(narrow * scale[:, None], bias)
+        return Int8Linear(weight, bias, kernel)
+
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, packed(child.weight, child.bias))
+    if model.lm_head is None:  # the embedding stays as it is, for looking tokens up
+        model.lm_head = packed(model.transformer.wte.weight)
+    return model
+
+
+def memory_bandwidth(repeats=5):
+    """Bytes/s that this CPU reads from memory: a sum over 256 MB, the best of some."""
+    data, seconds = torch.ones(1 << 26), []
+    for _ in range(repeats):
+        t0 = time.perf_counter()
+        data.sum()
+        seconds.append(time.perf_counter() - t0)
+    return data.nbytes / min(seconds)
+

@@ -1,0 +1,72 @@
+"""Packed and int8 linear layers against torch's own, by themselves and in a model."""
+
+import sys
+
+import pytest
+import torch
+from conftest import randomise
+from torch.nn import functional as F
+
+from model import GPT, GPTConfig
+from nanorap import UserError
+from nanorap.cache import KVCache
+from nanorap.quantize import Int8Linear, int8_kernel, pack, quantized
+
+TINY = dict(n_layer=2, n_head=2, n_embd=48, block_size=32, vocab_size=101)
+
+
+@pytest.fixture(scope='module')
+def kernel():
+    found = int8_kernel()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+@pytest.mark.parametrize('N, K', [(1, 1), (3, 8), (4, 16), (7, 13), (101, 48), (64, 3072)])
+def test_int8_kernel_by_plain_arithmetic(kernel, N, K):
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(N, K), torch.randn(N), torch.randn(11, K)
+    narrow, scale = quantized(weight)
+    assert (narrow * scale[:, None] - weight).abs().max() <= scale.max() / 2 * 1.001 and narrow.abs().max() == 127
+    layer = Int8Linear(weight, bias, kernel)
+    wanted = F.linear(x.double(), narrow.double() * scale.double()[:, None], bias.double())
+    assert torch.allclose(layer(x).double(), wanted, atol=1e-4 * K**0.5)
+    assert torch.equal(Int8Linear(weight, None, kernel)(x), (layer.bias.zero_(), layer(x))[1])
+    for B in range(1, 11):  # a row's numbers are the same to the bit, whoever its batch mates are
+        assert torch.equal(layer(x[:B]), layer(x)[:B]) and torch.equal(layer(x[B : B + 1]), layer(x)[B : B + 1])
+    assert layer(x[None, :5]).shape == (1, 5, N)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize('switches', [{}, dict(pos='rotary', mlp='swiglu', norm='rmsnorm', bias=False, tie_weights=False)],
+                         ids=str)
+@pytest.mark.parametrize('how, tolerance', [(None, 1e-4), ('int8', 0.1)])
+def test_a_packed_model_says_the_same(switches, how, tolerance):
+    model, idx = randomise(GPT(GPTConfig(**TINY | switches))), torch.randint(101, (3, 32), generator=torch.manual_seed(0))
+    wanted = model(idx)
+    packed = pack(model, how)
+    assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
+    found = packed(idx)
+    assert (found - wanted).norm() < tolerance * wanted.norm() and (how is None or not torch.equal(found, wanted))
+    cache = KVCache(model.config, 3, 32)
+    for done, T in ((7, 7), (8, 1), (32, 24)):
+        assert torch.allclose(packed(idx[:, done - T : done], cache=cache), found[:, done - 1], atol=2e-3)
+
+
+@torch.inference_mode()
+def test_without_a_compiler_the_same_numbers_and_a_word(kernel, monkeypatch, capsys):
+    idx = torch.randint(101, (2, 20), generator=torch.manual_seed(0))
+    wanted = pack(randomise(GPT(GPTConfig(**TINY))), 'int8')(idx)
+    for compiler, words in (('no-such-compiler', 'no C compiler'), (sys.executable, 'warning')):
+        monkeypatch.setenv('CC', compiler)
+        assert torch.allclose(pack(randomise(GPT(GPTConfig(**TINY))), 'int8')(idx), wanted, atol=1e-3)
+        said = capsys.readouterr().err
+        assert said.count('\n') == 1 and 'no faster' in said and words in said
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UserError, match='choose int8'):
+        pack(GPT(GPTConfig(**TINY)), 'int3')
+    with pytest.raises(UserError, match='float32'):
+        pack(GPT(GPTConfig(**TINY)).bfloat16(), 'int8')
