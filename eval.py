@@ -1,0 +1,178 @@
+"""
+How good a model's rap is: perplexity on held-out songs, rhyme, structure, novelty; and the standard evaluations.
+
+$ python eval.py --out_dir=out-lyrics --dataset=lyrics --tasks=lyrics,rhyme,structure,novelty --report=report
+$ python eval.py --init_from=gpt2 --tasks=lambada,hellaswag,wikitext
+$ python eval.py --text=my_verse.txt --tasks=rhyme                    # a text, or what sample.py wrote; no model
+$ python eval.py --compare=base.json,tuned.json                       # one table of what --json=FILE wrote before
+"""
+
+import os
+import random
+from functools import partial
+from json import dumps, loads
+from pathlib import Path
+
+from tqdm import tqdm
+
+from model import GPT
+from nanorap import UserError, evaluate, model_folder, novelty, page, read_json
+from nanorap.bars import check_scheme
+from nanorap.cache import KVCache
+from nanorap.dataset import find_dataset, read_meta
+from nanorap.quantize import pack
+from nanorap.rhyme import measures
+from nanorap.runtime import setup
+from nanorap.tokenizer import load_tokenizer, same_tokenizer, tokenizer_from_meta
+
+# -----------------------------------------------------------------------------
+out_dir: str  # a run's folder, whose best/ is loaded
+init_from = 'resume'  # resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder or hub name
+tasks = 'lyrics,rhyme,structure,novelty'  # of these, and lambada, hellaswag, wikitext
+dataset: str
+text: str | None = None  # measure this file instead of samples: a text, or what sample.py --output wrote
+max_songs = 100  # training and held-out songs that samples are compared with, chosen by the seed
+# samples
+num_samples = 10
+start = '[Verse 1]\n'  # the prompt, or FILE:path; no part of what novelty measures
+max_new_tokens = 300
+temperature = 0.8
+top_k: int | None = 200
+top_p = 1.0
+rhyme = ''  # a scheme that lines are to keep, as sample.py's --rhyme=AABB
+syllables: int | None = None  # of each line, with --rhyme
+seed: int
+# the standard tasks: a local file of JSON lines instead of the hub's data set
+lambada_file: str | None = None
+hellaswag_file: str | None = None
+wikitext_file: str | None = None
+limit: int | None = None  # examples of each. None: all
+# output
+json: str | None = None  # write all numbers into this file
+report: str | None = None  # write report.html into this folder: tables, plots, samples with their rhymes in colour
+show_copies = False  # print the lines that are copied, eight words or more, beside their source
+compare: str | None = None  # nothing but one table of several such JSON files
+batch_size = 4  # windows that are scored at once; it doesn't change the numbers
+device: str
+dtype: str
+# -----------------------------------------------------------------------------
+exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+
+GROUPED, STANDARD = ('rhyme', 'structure', 'novelty'), tuple(evaluate.STANDARD)
+tasks = 'rhyme,structure' if text and 'tasks' not in config_given else tasks
+tasks = [task for task in tasks.split(',') if task]
+for bad, advice in [(set(tasks) - {'lyrics', *GROUPED, *STANDARD}, f"tasks are lyrics, {', '.join(GROUPED + STANDARD)}"),
+                    (min(num_samples, max_new_tokens, max_songs, batch_size, limit or 1) < 1,
+                     "num_samples, max_new_tokens, max_songs, batch_size and limit must be 1 or more"),
+                    (seed < 0 or temperature < 0, "seed and temperature must be 0 or more"),
+                    (top_k is not None and top_k < 1 or not 0 < top_p <= 1, "top_k must be 1 or more, top_p in (0, 1]"),
+                    (text and set(tasks) - set(GROUPED), f"--text goes with --tasks={','.join(GROUPED)}, or some of them")]:
+    if bad:
+        raise UserError(f"eval.py: {advice}")
+if rhyme:
+    check_scheme(rhyme)
+
+
+def read(path, of):
+    try:
+        return Path(path).read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"can't read {of} {path}: {getattr(e, 'strerror', None) or e}") from None
+
+
+if compare:
+    print(page.comparison([page.read_results(path) for path in compare.split(',')]))
+    raise SystemExit
+rt = setup(device, dtype)
+results = dict(name=text or (out_dir if init_from == 'resume' else init_from), settings=config)
+
+# 1) the model, unless the text is given
+if not text:
+    if init_from == 'resume' and not (Path(out_dir) / 'best' / 'config.json').exists():
+        raise UserError(f"{out_dir}/best holds no checkpoint: train one first, name another --out_dir, use a pretrained model "
+                        "(--init_from=gpt2 or smollm2), or give a --text=FILE")
+    tokenizer = load_tokenizer(results['name'])
+    model = pack(GPT.from_pretrained(results['name']).eval().to(rt.device, rt.dtype))
+    about = read_json(model_folder(out_dir) / 'config.json')['tokenizer'] if init_from == 'resume' else {}
+
+# 2) the songs
+songs = {}
+if set(tasks) & {'lyrics', 'novelty'} or (not text and set(tasks) & set(GROUPED)):
+    data_dir = find_dataset(dataset)
+    meta = read_meta(data_dir)
+    songs_tokenizer = tokenizer_from_meta(meta, data_dir)
+    # as text, which takes a tenth of the memory of Python's ints
+    songs = {split: [songs_tokenizer.decode(song) for song in evaluate.documents(data_dir, split)]
+             for split in ('train', 'val') if split == 'val' or set(tasks) & set(GROUPED)}
+
+
+# 3) texts to measure: {'text': with the prompt, 'new': without it, 'cut': whether it has not ended}
+def some(texts):
+    """At most max_songs of them, whole and the same each time."""
+    return texts if len(texts) <= max_songs else random.Random(seed).sample(texts, max_songs)
+
+
+groups = {}
+if text:
+    content = read(text, "the text")
+    if text.endswith('.jsonl'):
+        try:
+            texts = [loads(line)['text'] for line in content.splitlines() if line.strip()]
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError(f"{text} is not what sample.py --output=FILE.jsonl writes ({e!r})") from None
+    else:
+        texts = content.split('\n---------------\n')
+    groups = {'text': [dict(text=t, new=t, cut=False) for t in texts if t.strip()]}
+    if not groups['text']:
+        raise UserError(f"{text} is empty: give a file with a text")
+elif set(tasks) & set(GROUPED) and rt.is_main:
+    samples = evaluate.draw(
+        model, partial(KVCache, model.config, device=rt.device, dtype=rt.dtype), tokenizer,
+        read(start[5:], "the prompt file") if start.startswith('FILE:') else start, num_samples, max_new_tokens, seed,
+        rhyme, syllables, new_song='header' in about, temperature=temperature, top_k=top_k, top_p=top_p)
+    groups = {'samples': samples, **{f'{name} songs': [dict(text=t, new=t, cut=False) for t in some(songs[split])]
+                                    for name, split in (('training', 'train'), ('held-out', 'val'))}}
+
+# 4) measure
+if 'lyrics' in tasks:
+    same = same_tokenizer(tokenizer.meta(), meta)
+    ids = evaluate.documents(data_dir, 'val')
+    held_out = [(song if same else tokenizer.encode(t), t) for song, t in zip(ids, songs['val'], strict=True)]
+    results['lyrics'] = evaluate.lyrics(model, rt, tokenizer, held_out, batch_size)
+for task in (task for task in STANDARD if task in tasks):
+    rows = evaluate.examples(task, config[f'{task}_file'])[:limit]
+    results[task] = evaluate.STANDARD[task](model, rt, tokenizer, rows, batch_size)
+if not rt.is_main:
+    rt.close()
+index = novelty.Songs(songs['train']) if 'novelty' in tasks else None
+measure = {
+    'rhyme': lambda one: measures(one['text'], shuffles=10),
+    'structure': lambda one: evaluate.structure(one['text'], one['cut']),
+    'novelty': lambda one: {k: v for k, v in novelty.novelty(index, one['new']).items() if k != 'nearest_song'},
+}
+for task in (task for task in GROUPED if task in tasks):
+    results[task] = {}
+    for group, texts in groups.items():
+        if task != 'novelty' or group != 'training songs':  # they are what is looked in
+            for one in tqdm(texts, desc=f'{task} of {group}', leave=False, disable=None):
+                one[task] = measure[task](one)
+            results[task][group] = evaluate.summary([one[task] for one in texts])
+results['texts'] = groups.get('text') or groups.get('samples') or []
+
+# 5) tell
+print(page.tables(results))
+if show_copies and index:
+    for number, one in enumerate(results['texts'], 1):
+        for copy in novelty.copies(index, one['new']):
+            print(f"\ntext {number}, {copy.words} words:  {copy.line}\n   training song {copy.song + 1}:  {copy.source}")
+try:
+    if json:
+        Path(json).write_text(dumps(results, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    if report:
+        log = Path(out_dir) / 'log.csv' if init_from == 'resume' and not text else None
+        Path(report).mkdir(parents=True, exist_ok=True)
+        Path(report, 'report.html').write_text(page.html(results, groups, log), encoding='utf-8')
+        print(f"\n{Path(report) / 'report.html'} is written")
+except OSError as e:
+    raise UserError(f"can't write {e.filename or report} ({e.strerror}): choose another place") from None
+rt.close()

@@ -1,0 +1,112 @@
+"""Exports, against transformers: its AutoModel and AutoTokenizer with no code of ours, its GGUF loader, and back again."""
+
+import pytest
+import torch
+from conftest import TINY, run
+from gguf import GGUFReader
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from model import GPT, GPTConfig
+from nanorap import UserError
+from nanorap.checkpoint import write_folder
+from nanorap.pretrained import family
+from nanorap.tokenizer import CharTokenizer, load_tokenizer
+
+TEXTS = ["[Verse 1]\nI'm runnin'  2 miles,\n\n\tyo's 1999!", " a  b ", "naïve 😀 <|endoftext|> x"]
+FAMILIES = {
+    'gpt2': dict(bias=True),
+    'gpt2 without biases': dict(bias=False, n_hidden=48, tie_weights=False),
+    'llama': dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, n_kv_head=2, n_hidden=56, rope_theta=5e4),
+    'llama, untied': dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, tie_weights=False, norm_eps=1e-6),
+}
+
+
+def checkpoint(out, tokenizer, **fields):
+    """A run's best/ with large random weights, for which every mistake shows."""
+    fields = dict(n_layer=2, n_head=4, n_embd=32, block_size=64, vocab_size=tokenizer.vocab_size + 3) | fields
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**fields)).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    about = dict(model=model.config_dict(), tokenizer=tokenizer.meta(), step=7, val_loss=3.25, run='x')
+    write_folder(out / 'best', dict(model=model.state_dict()), dict(config=about), tokenizer)
+    return model
+
+
+@pytest.fixture(scope='module')
+def gpt2():
+    return load_tokenizer('gpt2')
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('family', FAMILIES)
+def test_transformers_loads_it(tmp_path, family):
+    ours = checkpoint(tmp_path, CharTokenizer("abc \n"), **FAMILIES[family])
+    out = run('export.py', f'--out_dir={tmp_path}').stdout
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / 'hf').eval()
+    back = GPT.from_pretrained(str(tmp_path / 'hf')).eval()
+    assert type(theirs).__module__.startswith('transformers.') and family.split()[0].strip(',') in out
+    idx = torch.randint(ours.config.vocab_size, (2, 64), generator=torch.manual_seed(0))
+    logits = ours(idx)
+    assert logits.std() > 0.2 and (theirs(idx).logits - logits).abs().max() < 1e-4
+    assert (back(idx) - logits).abs().max() < 1e-5
+
+
+def test_tokenizers(tmp_path, gpt2):
+    chars = CharTokenizer("".join(TEXTS))
+    for name, tokenizer in (('gpt2', gpt2), ('char', chars), ('smollm2', load_tokenizer('smollm2'))):
+        checkpoint(tmp_path / name, tokenizer, n_embd=8, n_head=2)
+        run('export.py', f'--out_dir={tmp_path / name}')
+        theirs, back = AutoTokenizer.from_pretrained(tmp_path / name / 'hf'), load_tokenizer(str(tmp_path / name / 'hf'))
+        for text in TEXTS[:2] + [TEXTS[2].replace('<|endoftext|>', '')]:
+            ids = tokenizer.encode(text)
+            assert theirs.encode(text) == ids == back.encode(text) and theirs.decode(ids) == text, (name, text)
+        # in our hands a song can't smuggle in an end of text
+        assert back.encode(TEXTS[2]) == tokenizer.encode(TEXTS[2]) and tokenizer.eot not in back.encode(TEXTS[2])
+        assert theirs.eos_token_id == theirs.bos_token_id == tokenizer.eot == back.eot
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('family', ['llama, untied', 'gpt2'])
+def test_gguf(tmp_path, gpt2, family):
+    # transformers takes 1,024 for the context of every GPT-2 in GGUF, whatever the file says
+    ours = checkpoint(tmp_path, gpt2, **FAMILIES[family] | dict(block_size=1024, n_kv_head=2 if 'llama' in family else 4))
+    run('export.py', f'--out_dir={tmp_path}', '--format=gguf')
+    idx = torch.randint(ours.config.vocab_size, (2, 64), generator=torch.manual_seed(0))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / 'gguf', gguf_file='model.gguf', dtype=torch.float32).eval()
+    assert (theirs(idx).logits - ours(idx)).abs().max() < 1e-4
+    fields = GGUFReader(tmp_path / 'gguf' / 'model.gguf').fields
+    tokens, types = (fields[f'tokenizer.ggml.{key}'].contents() for key in ('tokens', 'token_type'))
+    assert len(tokens) == 50260 and tokens[50256:] == ['<|endoftext|>', '[PAD50257]', '[PAD50258]', '[PAD50259]']
+    assert types[50255:] == [1, 3, 5, 5, 5] and fields['tokenizer.ggml.eos_token_id'].contents() == 50256
+
+
+@pytest.mark.parametrize('fields, words', [
+    (dict(pos='alibi', n_hidden=48), "pos='alibi'"), (dict(qk_norm=True), 'qk_norm=True'), (dict(n_kv_head=2), 'n_kv_head=2'),
+    (dict(logit_softcap=15.0), 'logit_softcap=15.0'), (FAMILIES['llama'] | dict(bias=True), 'bias=True'),
+    (FAMILIES['llama'] | dict(mlp='relu2'), "mlp='relu2'"),
+])
+def test_what_a_format_lacks_is_named(tmp_path, fields, words):
+    model = checkpoint(tmp_path, CharTokenizer("abc"), **fields)
+    with pytest.raises(UserError, match=words):
+        family(model.config_dict())
+    if 'qk_norm' in fields:  # one through the script, for the time it takes
+        for format in ('hf', 'gguf'):
+            assert words in run('export.py', f'--out_dir={tmp_path}', f'--format={format}', ok=False).message
+            assert not (tmp_path / format).exists()
+
+
+def test_model_card_and_mistakes(char_data, tmp_path):
+    out = tmp_path / 'out'
+    run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={out}', '--max_iters=2', '--eval_interval=1',
+        '--block_size=32')
+    (tmp_path / 'numbers.json').write_text('{"name": "x", "lyrics": {"loss": 3.21}}')
+    run('export.py', f'--out_dir={out}', f'--measures={tmp_path / "numbers.json"}', '--license=cc0-1.0')
+    card = (out / 'hf' / 'README.md').read_text()
+    for words in ('license: cc0-1.0', 'Explicit content', 'trained from scratch', str(char_data), 'held-out songs', '3.210',
+                  'nats per token', 'tokenizer char'):
+        assert words in card, words
+    run('export.py', f'--out_dir={out}')  # once more, over the old one
+    assert "tokenizer='char'" in run('export.py', f'--out_dir={out}', '--format=gguf', ok=False).message
+    assert 'other things' in run('export.py', f'--out_dir={out}', f'--dest={out / "best"}', ok=False).message
+    run('sample.py', f'--init_from={out / "hf"}', '--start=[Hook]', '--num_samples=1', '--max_new_tokens=3', '--device=cpu')
