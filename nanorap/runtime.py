@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -213,8 +214,30 @@ def setup(device='auto', dtype='auto', parallel='ddp'):
     if dtype == 'float16' and parallel == 'fsdp' and world_size > 1:
         raise UserError("--parallel=fsdp can't train in float16: use --dtype=bfloat16, or float32 where the GPU lacks that")
     if world_size > 1:
-        dist.init_process_group('nccl' if dev.type == 'cuda' else 'gloo', device_id=dev if dev.type == 'cuda' else None)
+        dist.init_process_group('nccl' if dev.type == 'cuda' else 'gloo', store=own_store(rank, world_size), rank=rank,
+                                world_size=world_size, device_id=dev if dev.type == 'cuda' else None)
     return Runtime(dev, DTYPES[dtype], rank, world_size, parallel)
+
+
+def own_store(rank, world_size):
+    """A store that no earlier start of these processes has written to; None where torchrun gives them a new one each time.
+
+    torchrun keeps one store over all --max-restarts, and a process that finds the address of a dead one there waits for it
+    for half an hour (https://github.com/pytorch/pytorch/issues/135712); its count of restarts differs between nodes. So each
+    process leaves a name of its own, and all go on below a prefix made of the names, once all have read the same ones.
+    """
+    if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return None
+    store = dist.TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False)
+    store.set(f'name/{rank}', uuid4().hex)
+    agreed = set()
+    while True:
+        names = b' '.join(store.multi_get([f'name/{i}' for i in range(world_size)])).decode()  # waits for missing ones
+        # with a name of an earlier start among them they never count up to all, since its process is gone
+        if store.add(names, int(names not in agreed)) == world_size:
+            return dist.PrefixStore(names, store)
+        agreed.add(names)
+        time.sleep(0.05)
 
 
 def compile_or_eager(model, compile, runtime, x, y):
