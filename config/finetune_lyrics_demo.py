@@ -8,7 +8,7 @@ always_save_checkpoint = False
 
 dataset = 'lyrics_demo'
 batches = 'documents'  # rows begin where songs begin; none has two songs
-# 1 batch_size * 2 micro-batches = 2 songs a step, without padding; 92 training songs, so an epoch is 46 steps
+# 1 batch_size * 2 micro-batches = 2 songs a step, without padding; 89 training songs, so an epoch is 45 steps
 batch_size = 1
 gradient_accumulation_steps = 2
 block_size = 1024
