@@ -89,17 +89,14 @@ def comparison(files):
 
 def picture(draw):
     """draw(axes) as an <img>, the bytes inside."""
-    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot: a file, no window
 
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.2), layout='constrained')
+    figure = Figure(figsize=(7, 3.2), layout='constrained')
+    axes = figure.subplots()
     draw(axes)
     axes.spines[['top', 'right']].set_visible(False)
     file = io.BytesIO()
     figure.savefig(file, format='png', dpi=130)
-    pyplot.close(figure)
     return f'<img alt="plot" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 

@@ -107,12 +107,10 @@ def plot_losses(out_dir):
     except (OSError, ValueError, KeyError) as e:
         reason = getattr(e, 'strerror', None) or f"damaged: {e}"
         raise UserError(f"can't plot {path} ({reason}): name the --out_dir of a run") from None
-    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot: a file, no window
 
-    matplotlib.use('Agg')  # a file, no window
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
+    figure = Figure(figsize=(8, 4.5), layout='constrained')
+    axes = figure.subplots()
     if curves['loss']:
         steps, losses = zip(*curves['loss'], strict=True)
         axes.plot(steps, losses, color='tab:blue', linewidth=0.7, alpha=0.4)
@@ -132,5 +130,4 @@ def plot_losses(out_dir):
         figure.savefig(picture, dpi=120)
     except OSError as e:
         raise UserError(f"can't write {picture} ({e.strerror}): make room there; --plot=True draws it again") from None
-    plt.close(figure)
     return picture

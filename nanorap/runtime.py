@@ -135,7 +135,7 @@ class Runtime:
         if self.device.type != 'cpu':
             return None
         # half precision is emulated on most CPUs, 30 times slower: a small matmul tells it, too
-        n, seconds = 2048 if self.dtype == torch.float32 else 256, []
+        n, seconds = 1536 if self.dtype == torch.float32 else 256, []
         a = torch.randn(n, n, dtype=self.dtype)
         for _ in range(4):
             t0 = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A script in a fork of a process that has imported torch: what a user runs, but for the two seconds that the import takes."""
+"""A script in a fork of a process that has imported what takes long: a user's run, but for those three seconds."""
 
 import os
 import runpy
@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 forks = get_context('forkserver')
-forks.set_forkserver_preload(['torch'])
+forks.set_forkserver_preload(['torch', 'torch._dynamo', 'matplotlib.figure', 'matplotlib.backends.backend_agg'])  # dynamo: optimizers
 
 
 def call(path, args, cwd, env, stdout, stderr, timeout):
