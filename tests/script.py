@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 forks = get_context('forkserver')
-forks.set_forkserver_preload(['torch', 'torch._dynamo', 'matplotlib.figure', 'matplotlib.backends.backend_agg'])  # dynamo: optimizers
+forks.set_forkserver_preload(['torch', 'torch._dynamo', 'matplotlib.figure', 'matplotlib.backends.backend_agg'])
 
 
 def call(path, args, cwd, env, stdout, stderr, timeout):
