@@ -1,0 +1,99 @@
+"""What a run of bench.py measured: a line a figure, a JSON file, two such files side by side, the plot of a scaling."""
+
+import statistics
+from json import dumps
+from pathlib import Path
+
+import numpy as np
+
+from nanorap import UserError, read_json
+
+LESS_IS_BETTER = {'s', 'ms', 'GB', 'us/token'}
+
+
+class Figures:
+    """Figures by name, each with a value a repeat. `about` says of what: the machine, the options."""
+
+    def __init__(self, about, enabled=True):
+        self.about, self.enabled, self.figures, self.more = about, enabled, {}, {}
+
+    def add(self, name, unit, values, *more):
+        """Keep a figure, and print its median and spread; `more`: what else belongs on its line."""
+        self.figures[name] = dict(unit=unit, values=[float(value) for value in values])
+        form = ',.1f' if unit == 'tokens/s' else ',.4g'
+        middle, low, high = (format(f(values), form) for f in (statistics.median, min, max))
+        spread = f" ({low} to {high})" if len(values) > 1 else ""
+        if self.enabled:
+            print(', '.join([f"{name:<40}{middle:>9} {unit}{spread}", *more]), flush=True)
+
+    def write(self, path):
+        content = self.about | dict(figures=self.figures) | self.more
+        try:
+            Path(path).write_text(dumps(content, indent=1) + '\n', encoding='utf-8')
+        except OSError as e:
+            raise UserError(f"can't write {path} ({e.strerror}): choose another --json") from None
+
+    def compare(self, path):
+        """Print our figures as a ratio to those in a file that write() left, with a verdict where the spreads are apart."""
+        before = read_figures(path)
+        differs = [f"{key} {before.get(key)!r} -> {value!r}" for key, value in self.about.items() if before.get(key) != value]
+        print(f"\nagainst {path}" + (f", which was measured with other settings: {', '.join(differs)}" if differs else ""))
+        shared = [name for name in self.figures if name in before['figures']]
+        if not shared:
+            print("no figure in common: give the file of a run with the same --mode and sizes")
+        for name in shared:
+            unit, new, old = self.figures[name]['unit'], self.figures[name]['values'], before['figures'][name]['values']
+            if (middle := statistics.median(old)) == 0:
+                continue
+            ratio, better = statistics.median(new) / middle, unit in LESS_IS_BETTER
+            if min(len(new), len(old)) < 3:
+                verdict = "fewer than 3 repeats: no verdict"
+            elif min(new) <= max(old) and min(old) <= max(new):
+                verdict = "the spreads overlap: no verdict"
+            else:
+                verdict = "better" if (ratio < 1) == better else "worse"
+            print(f"{name:<40}{ratio:>9.3f}x  {verdict}")
+
+
+def read_figures(path):
+    """The content of a file that Figures.write() left."""
+    if not Path(path).is_file():
+        raise UserError(f"{path} is no file: --compare takes what --json=FILE wrote")
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get('figures'), dict):
+        raise UserError(f"{path} is not what bench.py --json=FILE writes: --compare takes such a file")
+    return content
+
+
+def exponent(sizes, costs):
+    """The k with which costs grow about as sizes^k: the slope of a line through their logarithms, by least squares."""
+    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+
+
+def plot_scaling(content, path):
+    """Draw what --mode=scaling measured (a dict, as its JSON file has it): cost against width, depth and context."""
+    import matplotlib
+
+    matplotlib.use('Agg')  # a file, no window
+    import matplotlib.pyplot as plt
+
+    figure, plots = plt.subplots(1, len(content['scaling']), figsize=(11, 3.6), layout='constrained')
+    for axes, (axis, data) in zip(plots, content['scaling'].items(), strict=True):
+        sizes, middle = np.array(data['sizes'], float), np.array([statistics.median(t) for t in data['us_per_token']])
+        spread = np.array([[m - min(t), max(t) - m] for m, t in zip(middle, data['us_per_token'], strict=True)]).T
+        axes.errorbar(sizes, middle, spread, fmt='o', capsize=3, label='measured: median, lowest, highest')
+        mean = np.exp(np.log(sizes).mean()), np.exp(np.log(middle).mean())
+        for k, style, label in ((data['exponent'], '-', 'fitted'), (data['expected'], '--', 'expected of the FLOPs')):
+            axes.plot(sizes, mean[1] * (sizes / mean[0]) ** k, style, label=f'{label}: exponent {k:.2f}')
+        axes.set(xscale='log', yscale='log', xlabel=f'{axis} ({data["option"]})', ylabel='µs a token')
+        axes.set_xticks(sizes, [f'{size:.0f}' for size in sizes], minor=False)
+        axes.tick_params(axis='x', which='minor', labelbottom=False)
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3, which='both')
+    figure.suptitle(f"a training step on {content['machine']}, {content['threads']} threads, {content['dtype']}", fontsize=10)
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as e:
+        raise UserError(f"can't write {path} ({e.strerror}): make room there, or choose another --json") from None
+    plt.close(figure)
+    return path
