@@ -7,6 +7,7 @@ What they leave out: the CUDA context, fragments, the workspaces of kernels. The
 
 from typing import NamedTuple
 
+from nanorap import UserError
 from nanorap.loss import CHUNK
 from nanorap.runtime import GPU_PEAKS
 
@@ -28,6 +29,19 @@ GPUS = {
     'RTX3090': GPU('RTX 3090', 24e9, 32e9),
 }
 RESERVE = 2e9  # bytes of a GPU for what memory() leaves out: a guess
+# OpenAI's four models, by the config.json of each on the Hugging Face hub (openai-community/gpt2 and so on)
+GPT2_SHAPES = {
+    name: dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=50257)
+    for name, (n_layer, n_head, n_embd) in {'gpt2': (12, 12, 768), 'gpt2-medium': (24, 16, 1024),
+                                            'gpt2-large': (36, 20, 1280), 'gpt2-xl': (48, 25, 1600)}.items()
+}
+
+
+class Machine(NamedTuple):
+    gpu: str  # of GPUS
+    gpus_per_node: int
+    network: float | None  # bytes/s that a GPU sends to other nodes; None: by GPUS
+    mfu: float  # the share of the GPU's peak that work reaches
 
 
 class Job(NamedTuple):
@@ -162,16 +176,85 @@ def exchange(size, job):
     return others * (2 * (2 if job.half else 4) + 4) * size.total * job.micro_batches
 
 
-def step_time(flops_per_token, size, job, gpu, mfu, gpus_per_node=8, network=None):
-    """(seconds of a step at work, of exchange, of that part of it which work can't hide), of every process alike.
+def step_time(flops_per_token, size, job, machine):
+    """(seconds of a step at work, of exchange, of the part of it that work can't hide), of every process alike.
 
-    mfu: the share of the GPU's peak that the work reaches. network: bytes/s that a GPU sends to other nodes.
-    DDP's exchange hides behind the last backward, FSDP's behind all that is computed, to the extent that it is as short.
+    DDP's exchange hides behind the last backward, FSDP's behind all work, as far as that is as long. Recomputing is one more
+    forward, a third more work.
     """
-    micro = job.batch_size * job.T * flops_per_token / (mfu * GPU_PEAKS[gpu.peaks][not job.half])
-    speed = gpu.link
-    if job.world_size > gpus_per_node:  # the ring leaves a node by all of its network cards
-        speed = min(speed, (network or gpu.network) * gpus_per_node)
+    gpu = GPUS[machine.gpu]
+    flops = job.batch_size * job.T * flops_per_token * (4 / 3 if job.recompute else 1)
+    micro, speed = flops / (machine.mfu * GPU_PEAKS[gpu.peaks][not job.half]), gpu.link
+    if job.world_size > machine.gpus_per_node:  # the ring leaves a node by all of its network cards
+        if not (network := machine.network or gpu.network):
+            raise UserError(f"--gpu={machine.gpu}: no maker's node says how fast its network is: give --network, GB/s a GPU")
+        speed = min(speed, network * machine.gpus_per_node)
     sent = exchange(size, job) / speed
     hidden = micro * 2 / 3 if job.parallel == 'ddp' else micro * job.micro_batches
     return micro * job.micro_batches, sent, max(0.0, sent - hidden)
+
+
+def report(models, job, machine, counts, rows, max_iters):
+    """Lines on one model, {name: GPT, on the meta device}, on counts[0] GPUs; rows: of a step, over all processes."""
+    (model,), (world,), gpu = models.values(), counts, GPUS[machine.gpu]
+    c, n, T = model.config, size(model), min(job.T, model.config.block_size)
+    if rows % (job.batch_size * world):
+        raise UserError(f"a step's {rows} rows are no multiple of --batch_size={job.batch_size} times --gpus={world}: change "
+                        "one of them, or --gradient_accumulation_steps")
+    job = job._replace(T=T, world_size=world, micro_batches=rows // (job.batch_size * world))
+    flops = model.flops_per_token(T)
+    by = f" by {job.parallel}" if world > 1 else ""
+    yield f"on paper: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, on {world} {machine.gpu}{by}"
+    yield f"parameters   {n.total / 1e6:,.2f}M, {n.n_layer * n.block / 1e6:,.2f}M of them in blocks"
+    yield f"a token      {flops / 1e9:.4g} GFLOPs, in a context of {T}"
+    yield (f"a step       {rows * T:,} tokens: {job.batch_size} rows x {T} x {job.micro_batches} micro-batches x {world} GPUs")
+
+    ways = {'all kept': job._replace(recompute=False), '--recompute=True': job._replace(recompute=True)}
+    columns = [memory(c, n, way) for way in ways.values()]
+    yield f"\n{'GB of a GPU':<40}" + "".join(f"{way:>18}" for way in ways)
+    for key, what in dict(weights="weights", gradients="gradients", optimizer=f"state of {job.optimizer}",
+                          buckets="DDP's buckets of gradients", copies="weights in half precision or gathered",
+                          activations="activations", logits="logits, a chunk at a time",
+                          peak="at most, not all being there at once").items():
+        yield f"{what:<40}" + "".join(f"{parts[key] / 1e9:>18.2f}" for parts in columns)
+    most = {way.recompute: largest_batch(c, n, way, gpu.memory - RESERVE) for way in ways.values()}
+    room = f"largest batch_size, {RESERVE / 1e9:.0f} of {gpu.memory / 1e9:.0f} GB kept free"
+    yield f"{room:<40}" + "".join(f"{batch or 'none fits':>18}" for batch in most.values())
+
+    work, sent, exposed = step_time(flops, n, job, machine)
+    seconds = work + exposed
+    yield ""
+    if world > 1:
+        yield (f"exchange     {exchange(n, job) / 1e9:.2f} GB a GPU and step, {sent * 1e3:,.1f} ms; {exposed * 1e3:,.1f} ms of "
+               "it can't hide behind the work")
+    yield f"time         {seconds * 1e3:,.0f} ms a step at an MFU of {machine.mfu:.0%}, {rows * T / seconds:,.0f} tokens/s"
+    days = seconds * max_iters / 86400
+    yield f"             {max_iters:,} steps, {rows * T * max_iters / 1e9:,.1f}B tokens: {days:.2f} days"
+    if job.batch_size > most[job.recompute]:
+        yield f"batch_size={job.batch_size} does not fit: lower it, use --recompute=True or --parallel=fsdp"
+
+
+def table(models, job, machine, counts, rows, max_iters):
+    """Lines of a Markdown table: each of the models on so many GPUs, with the largest batch that fits."""
+    gpu = GPUS[machine.gpu]
+    yield ("| model | parameters | GPUs | | GB of a GPU, one row | largest batch | with recompute | exchange, ms a step | "
+           f"days for {rows * job.T * max_iters / 1e9:,.0f}B tokens |")
+    yield "| --- " * 9 + "|"
+    for name, model in models.items():
+        c, n, T = model.config, size(model), min(job.T, model.config.block_size)
+        for world in counts:
+            for parallel in ('ddp', 'fsdp') if world > 1 else ('ddp',):
+                one = job._replace(batch_size=1, T=T, world_size=world, parallel=parallel)
+                most = [largest_batch(c, n, one._replace(recompute=value), gpu.memory - RESERVE) for value in (False, True)]
+                cells = [name, f"{n.total / 1e6:,.0f}M", world, parallel if world > 1 else "",
+                         f"{memory(c, n, one)['peak'] / 1e9:.1f}", *(batch or "–" for batch in most), "–", "–"]
+                if any(most):
+                    # a step's rows, shared by all; in as few micro-batches as the memory allows
+                    share = -(-rows // world)
+                    micro = -(-share // (most[0] or most[1]))
+                    step = one._replace(batch_size=share / micro, micro_batches=micro, recompute=not most[0])
+                    work, sent, exposed = step_time(model.flops_per_token(T), n, step, machine)
+                    late = f", {exposed * 1e3:,.0f} not hidden" if exposed else ""
+                    cells[-2] = f"{sent * 1e3:,.0f}{late}" if world > 1 else ""
+                    cells[-1] = f"{(work + exposed) * max_iters / 86400:,.1f}" + (" (recompute)" if step.recompute else "")
+                yield "| " + " | ".join(map(str, cells)) + " |"

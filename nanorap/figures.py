@@ -1,12 +1,16 @@
 """What a run of bench.py measured: a line a figure, a JSON file, two such files side by side, the plot of a scaling."""
 
+import platform
 import statistics
+import time
 from json import dumps
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from nanorap import UserError, read_json
+from nanorap.quantize import memory_bandwidth
 
 LESS_IS_BETTER = {'s', 'ms', 'GB', 'us/token'}
 
@@ -36,7 +40,9 @@ class Figures:
     def compare(self, path):
         """Print our figures as a ratio to those in a file that write() left, with a verdict where the spreads are apart."""
         before = read_figures(path)
-        differs = [f"{key} {before.get(key)!r} -> {value!r}" for key, value in self.about.items() if before.get(key) != value]
+        old, new = (about | about.get('options', {}) | dict(options=None) for about in (before, self.about))
+        keys = [*self.about, *self.about['options'], *before.get('options', {})]
+        differs = [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in dict.fromkeys(keys) if old.get(key) != new.get(key)]
         print(f"\nagainst {path}" + (f", which was measured with other settings: {', '.join(differs)}" if differs else ""))
         shared = [name for name in self.figures if name in before['figures']]
         if not shared:
@@ -63,6 +69,31 @@ def read_figures(path):
     if not isinstance(content, dict) or not isinstance(content.get('figures'), dict):
         raise UserError(f"{path} is not what bench.py --json=FILE writes: --compare takes such a file")
     return content
+
+
+def processor(runtime):
+    """The name of the GPU or CPU."""
+    if runtime.device.type == 'cuda':
+        return torch.cuda.get_device_name(runtime.device)
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def bandwidth(runtime):
+    """Bytes/s that the device reads from its memory, measured."""
+    if runtime.device.type == 'cpu':
+        return memory_bandwidth()
+    data, seconds = torch.ones(1 << 28, device=runtime.device), []
+    for _ in range(5):
+        runtime.synchronize()
+        t0 = time.perf_counter()
+        data.sum()
+        runtime.synchronize()
+        seconds.append(time.perf_counter() - t0)
+    return data.nbytes / min(seconds)
 
 
 def exponent(sizes, costs):
