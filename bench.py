@@ -32,7 +32,7 @@ from nanorap import estimate as paper
 from nanorap.bars import check_scheme
 from nanorap.cache import KVCache
 from nanorap.dataset import Batches, find_dataset, read_documents, read_meta, write_dataset
-from nanorap.figures import Figures, bandwidth, exponent, plot_scaling, processor, read_figures
+from nanorap.figures import Figures, bandwidth, exponent, peak_memory, plot_scaling, processor, read_figures
 from nanorap.optim import make_optimizer
 from nanorap.peers import peers, rhyme_costs
 from nanorap.quantize import pack
@@ -188,7 +188,7 @@ if mode == 'train':
         tiny(*torch.zeros(2, 1, 8, dtype=torch.long, device=rt.device)).backward()
     optimizer_of(tiny).step()
     del tiny
-    memory_before, peak_flops = rt.peak_memory(), rt.peak_flops()
+    memory_before, peak_flops = peak_memory(rt), rt.peak_flops()
     # 2) model, data and optimizer, as in train.py
     if real_data:
         vocab_size = read_meta(find_dataset(dataset))['vocab_size']
@@ -205,8 +205,9 @@ if mode == 'train':
     opt = optimizer_of(raw_model)
     model = rt.wrap(compile_or_eager(raw_model, compile, rt, *data.draw([data.row(b) for b in range(batch_size)])))
     if rt.is_main:
-        print(f"{size.total / 1e6:.2f}M parameters on {about}, {kind}\na step: {batch_size} rows x {T} tokens x {micro_batches} "
-              f"micro-batch(es) x {rt.world_size} process(es); {repeats} of them, median (lowest to highest)", flush=True)
+        print(f"{size.total / 1e6:.2f}M parameters on {about}, {kind}\n"
+              f"a step: {batch_size} rows x {T} tokens x {micro_batches} micro-batch(es) x {rt.world_size} process(es); "
+              f"{repeats} of them, median (lowest to highest)", flush=True)
     # 3) the steps
     laps = list(progress(steps(model, opt, data, batch_size, repeats + 2), 'steps', repeats + 2))[2:]
     seconds = [sum(parts.values()) for parts, _ in laps]
@@ -219,7 +220,7 @@ if mode == 'train':
     for part in laps[0][0]:
         times = [parts[part] for parts, _ in laps]
         figures.add(part, 's', times, f"{sum(times) / sum(seconds):.1%} of the step")
-    if memory := rt.peak_memory():
+    if memory := peak_memory(rt):
         on_cpu = rt.device.type == 'cpu'
         job = paper.Job(batch_size, T, rt.world_size, parallel, kind != 'float32', recompute, optimizer, micro_batches, on_cpu)
         figures.more['memory_on_paper'] = on_paper = paper.memory(c, size, job)['peak'] / 1e9
@@ -299,8 +300,6 @@ elif mode == 'sample':
             figures.add(f'{name}, batch {batch}', 'tokens/s', values[1:], f"{share:.0%}, {ratios}")
 
 elif mode == 'data':
-    import resource
-
     texts = made_up_documents(root / 'data/lyrics/demo', megabytes * 1e6, seed)
     file, out, tokenizer = Path(files.name, 'documents.jsonl'), Path(files.name, 'tokens'), load_tokenizer('gpt2')
     file.write_text(''.join(dumps(dict(text=text)) + '\n' for text in texts), encoding='utf-8')
@@ -319,10 +318,12 @@ elif mode == 'data':
     figures.add('tiktoken.encode_ordinary_batch', 'tokens/s', bare[1:])
     ratio = np.median([a / b for a, b in zip(whole[1:], bare[1:], strict=True)])
     figures.add('reading, tokenizing, writing', 'tokens/s', whole[1:], f"{ratio:.2f}x tiktoken")
-    subprocess.run([sys.executable, root / 'data/openwebtext/prepare.py', f'--input={file}', f'--out_dir={out}',
-                    '--val_share=0.02'], check=True, capture_output=True)
-    unit = 1 if sys.platform == 'darwin' else 1024
-    figures.add('peak memory of prepare.py', 'GB', [resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e9])
+    # its memory by a process in between, since a child's count begins with its parent's
+    count = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    command = [sys.executable, root / 'data/openwebtext/prepare.py', f'--input={file}', f'--out_dir={out}', '--val_share=0.02']
+    peak = int(subprocess.run([sys.executable, '-c', count, *command], check=True, capture_output=True, text=True).stdout)
+    figures.add('peak memory of prepare.py', 'GB', [peak * (1 if sys.platform == 'darwin' else 1024) / 1e9])
     # 2) drawing batches
     for how in ('stream', 'documents'):
         data, rates = Batches(out, 'train', block_size, how, seed), []
@@ -346,8 +347,8 @@ elif mode == 'scaling':
     points += [('depth', n, dict(n_layer=n)) for n in layers] + [('context', n, dict(block_size=n)) for n in contexts]
     data_dir = random_dataset(files.name, vocab_size, (2 * batch_size * micro_batches + 3) * block_size, seed)
     peak_flops, costs, flops, scaling = rt.peak_flops(), {}, {}, {}
-    print(f"{n_layer} layers, {n_embd} wide, a context of {block_size}, and smaller, on {about}, {kind}; all in turn, {repeats} "
-          "times, median (lowest to highest)", flush=True)
+    print(f"{n_layer} layers, {n_embd} wide, a context of {block_size}, and smaller, on {about}, {kind}; all in turn, "
+          f"{repeats} times, median (lowest to highest)", flush=True)
     for axis, value, options in progress(points * repeats, 'sizes'):  # in turn, since machines drift
         model = GPT(GPTConfig(vocab_size=vocab_size, **model_options | options)).to(rt.device)
         T = model.config.block_size

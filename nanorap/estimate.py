@@ -91,7 +91,7 @@ def block_activations(c, job):
     # the MLP: the normed input, and before and behind the nonlinearity, which a gate doubles
     kept += h * (c.n_embd + c.n_hidden * (4 if c.mlp == 'swiglu' else 2))
     if c.norm == 'layernorm':
-        kept += 16  # two means and standard deviations
+        kept += 16 + 8 * (c.n_head + c.n_kv_head) * c.qk_norm  # means and standard deviations
     elif job.on_cpu:  # no fused kernel: what is normed, once more
         kept += 4 * (2 * c.n_embd + (c.n_embd + kv) * c.qk_norm)
     if c.dropout:  # masks; on a CPU as numbers, and the attention matrix whole, three times
@@ -134,8 +134,9 @@ def memory(c, size, job):
     steady = parts['weights'] + parts['optimizer'] + parts['buckets']
     summed = parts['gradients'] if job.micro_batches > 1 else 0  # those of the micro-batches before
     forward = steady + summed + parts['copies'] + parts['activations'] + work + kept
-    # a block's backward has the gradients of what is inside its MLP, and of the residual stream
-    inside = block * job.recompute + tokens * (h * 2 * c.n_hidden * (2 if c.mlp == 'swiglu' else 1) + 8 * c.n_embd)
+    # the last block's backward: all that is in it, if it is recomputed, but for its input; the gradients inside its MLP and
+    # of the residual stream
+    inside = (block - stream) * job.recompute + tokens * (h * c.n_hidden * (2 if c.mlp == 'swiglu' else 1) + 8 * c.n_embd)
     backward = steady + summed + parts['copies'] + parts['activations'] + kept + inside
     # at its end a tied embedding has two gradients, as a head and as an embedding
     end = steady + parts['gradients'] + (head if c.tie_weights else 0) + stream
