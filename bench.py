@@ -229,7 +229,8 @@ if mode == 'train':
         figures.add('peak memory of model and step', 'GB', [of_model], f"on paper {on_paper:.4g}")
     # 4) by operators
     if profile:
-        lines = operators(lambda: list(steps(model, opt, data, batch_size, 2)), rt, Path('out-bench/trace.json'))
+        trace = Path('out-bench/trace.json') if rt.is_main else None
+        lines = operators(lambda: list(steps(model, opt, data, batch_size, 2)), rt, trace)
         if rt.is_main:
             print("\ntwo more steps, in out-bench/trace.json for chrome://tracing or ui.perfetto.dev; what took longest:",
                   *lines, sep='\n')
@@ -238,6 +239,9 @@ if mode == 'train':
 
 elif mode == 'sample':
     model = make_model().eval()
+    if prompt_tokens + decode_tokens > model.config.block_size and not rhyme:
+        raise UserError(f"--prompt_tokens={prompt_tokens} and --decode_tokens={decode_tokens} are more than the context, "
+                        f"{model.config.block_size}: lower one of them, or raise --block_size")
     if rhyme:
         make_cache = partial(KVCache, model.config, device=rt.device, dtype=rt.dtype)
         fast = pack(copy.deepcopy(model).to(rt.device, rt.dtype), quantize)
@@ -256,7 +260,7 @@ elif mode == 'sample':
     n_read = sum(p.numel() for p in model.parameters())  # weights that a token needs: all but looked up embeddings
     n_read -= model.transformer.wpe.weight.numel() if model.config.pos == 'learned' else 0
     n_read -= 0 if model.config.tie_weights else model.transformer.wte.weight.numel()
-    prompt = np.random.default_rng(seed).integers(model.config.vocab_size, size=min(prompt_tokens, block_size)).tolist()
+    prompt = np.random.default_rng(seed).integers(model.config.vocab_size, size=prompt_tokens).tolist()
     speed = bandwidth(rt)
     print(f"{n_read / 1e6:.1f}M weights read a token, on {about}, {speed / 1e9:.1f} GB/s of memory bandwidth\n{decode_tokens} "
           f"tokens after a prompt of {len(prompt)}, formats in turn, {repeats} times, median (lowest to highest)", flush=True)

@@ -54,14 +54,15 @@ def training_steps(model, opt, data, runtime, batch_size, micro_batches, count, 
 
 
 def operators(work, runtime, trace, n=10):
-    """Call `work` under PyTorch's profiler, write a Chrome trace to the path `trace`, and return lines on the n operators
-    that took the most time, without that of operators which they call."""
+    """Call `work` under PyTorch's profiler, write a Chrome trace to the path `trace` if there is one, and return lines on the
+    n operators that took the most time, without that of operators which they call."""
     on_gpu = runtime.device.type == 'cuda'
     activity = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[activity.CPU] + [activity.CUDA] * on_gpu) as profiler:
         work()
-    trace.parent.mkdir(exist_ok=True)
-    profiler.export_chrome_trace(str(trace))
+    if trace:
+        trace.parent.mkdir(exist_ok=True)
+        profiler.export_chrome_trace(str(trace))
     key = 'self_device_time_total' if on_gpu else 'self_cpu_time_total'
     took = [(getattr(op, key), op) for op in profiler.key_averages()]
     total = sum(time for time, _ in took)
