@@ -117,6 +117,7 @@ def plot_scaling(content, path):
 
     matplotlib.use('Agg')  # a file, no window
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure, plots = plt.subplots(1, len(content['scaling']), figsize=(11, 3.6), layout='constrained')
     for axes, (axis, data) in zip(plots, content['scaling'].items(), strict=True):
@@ -124,11 +125,14 @@ def plot_scaling(content, path):
         spread = np.array([[m - min(t), max(t) - m] for m, t in zip(middle, data['us_per_token'], strict=True)]).T
         axes.errorbar(sizes, middle, spread, fmt='o', capsize=3, label='measured: median, lowest, highest')
         mean = np.exp(np.log(sizes).mean()), np.exp(np.log(middle).mean())
-        for k, style, label in ((data['exponent'], '-', 'fitted'), (data['expected'], '--', 'expected of the FLOPs')):
+        for k, style, label in ((data['exponent'], '-', 'fitted'), (data['expected'], '--', 'that of the FLOPs')):
             axes.plot(sizes, mean[1] * (sizes / mean[0]) ** k, style, label=f'{label}: exponent {k:.2f}')
         axes.set(xscale='log', yscale='log', xlabel=f'{axis} ({data["option"]})', ylabel='µs a token')
         axes.set_xticks(sizes, [f'{size:.0f}' for size in sizes], minor=False)
-        axes.tick_params(axis='x', which='minor', labelbottom=False)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter('{x:,.0f}')
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3, which='both')
     figure.suptitle(f"a training step on {content['machine']}, {content['threads']} threads, {content['dtype']}", fontsize=10)

@@ -56,9 +56,8 @@ def test_mistakes(tmp_path):
     def message(*flags):
         return run('bench.py', *flags, ok=False).message
 
-    assert 'choose train, sample, data or scaling' in message('--mode=speed')
     (tmp_path / 'a.json').write_text('[]')
-    assert 'what bench.py --json=FILE writes' in run('bench.py', '--compare=a.json', cwd=tmp_path, ok=False).message
+    assert 'what bench.py --json=FILE writes' in message(f'--compare={tmp_path / "a.json"}')
     assert 'choose one of A100-40GB' in message('--estimate=True', '--gpu=A100')
 
 
@@ -124,7 +123,7 @@ def test_activations(options, half):
     # weights, gradients and the optimizer's averages are most of it, then activations, then what recomputing leaves of them
     ('ddp', ['--n_layer=12', '--n_embd=512', '--n_head=4', '--block_size=16', '--batch_size=4']),
     ('fsdp', ['--n_layer=12', '--n_embd=512', '--n_head=4', '--block_size=16', '--batch_size=4']),
-    (None, ['--n_layer=6', '--n_embd=128', '--n_head=4', '--block_size=64', '--batch_size=96']),
+    (None, ['--n_layer=6', '--n_embd=128', '--n_head=4', '--block_size=64', '--batch_size=72']),
     (None, ['--n_layer=6', '--n_embd=128', '--n_head=4', '--block_size=64', '--batch_size=192', '--recompute=True']),
 ])
 def test_memory_on_paper(tmp_path, monkeypatch, launch, options):
@@ -138,7 +137,7 @@ def test_memory_on_paper(tmp_path, monkeypatch, launch, options):
         run('bench.py', *flags, **ONE_THREAD)
     on_paper = json.loads((tmp_path / 'bench.json').read_text())['memory_on_paper']
     (measured,) = figures(tmp_path / 'bench.json')['peak memory of model and step']
-    assert on_paper == pytest.approx(measured, rel=0.15) and on_paper > 0.25
+    assert on_paper == pytest.approx(measured, rel=0.15) and on_paper > 0.18
 
 
 def gpt2():
@@ -189,9 +188,16 @@ def test_on_paper_by_hand():
         estimate.step_time(1e9, n, ddp._replace(world_size=32), machine._replace(gpu='L4'))
 
 
-def test_estimate_is_printed():
-    result = run('bench.py', '--estimate=True', '--gpu=A100-40GB', '--gpus=8', '--parallel=ddp', 'config/train_gpt2.py')
+def test_report_and_table():
+    """What --estimate=True prints (the README's tests run it as a script)."""
+    machine, job = estimate.Machine('A100-40GB', 8, None, 0.3), estimate.Job(12, 1024)
+    text = '\n'.join(estimate.report(dict(scratch=gpt2()), job, machine, [8], 480, 600_000))
     for words in ('124.37M', '0.8548 GFLOPs', '491,520 tokens', '3.90 days', 'MFU of 30%', '0.87 GB a GPU and step'):
-        assert words in result.stdout
-    result = run('bench.py', '--estimate=True', '--init_from=gpt2,gpt2-xl', '--gpus=1,32')
-    assert result.stdout.count('| fsdp |') == 2 and '| 1,558M |' in result.stdout
+        assert words in text
+    assert 'does not fit' not in text
+    assert 'does not fit' in list(estimate.report(dict(a=gpt2()), job._replace(batch_size=240), machine, [1], 480, 1))[-1]
+    with pytest.raises(UserError, match='no multiple'):
+        list(estimate.report(dict(scratch=gpt2()), job, machine, [3], 480, 1))
+    lines = list(estimate.table(dict(small=gpt2(), same=gpt2()), job, machine, [1, 32], 480, 600_000))
+    assert len(lines) == 2 + 2 * 3 and len({line.count('|') for line in lines}) == 1
+    assert lines[2].startswith('| small | 124M | 1 |') and lines[2].endswith('| 31.2 |')
