@@ -245,7 +245,8 @@ def table(models, job, machine, counts, rows, max_iters):
         c, n, T = model.config, size(model), min(job.T, model.config.block_size)
         for world in counts:
             for parallel in ('ddp', 'fsdp') if world > 1 else ('ddp',):
-                one = job._replace(batch_size=1, T=T, world_size=world, parallel=parallel)
+                # of several micro-batches, so that gradients stay while activations come and go
+                one = job._replace(batch_size=1, T=T, world_size=world, parallel=parallel, micro_batches=2)
                 most = [largest_batch(c, n, one._replace(recompute=value), gpu.memory - RESERVE) for value in (False, True)]
                 cells = [name, f"{n.total / 1e6:,.0f}M", world, parallel if world > 1 else "",
                          f"{memory(c, n, one)['peak'] / 1e9:.1f}", *(batch or "–" for batch in most), "–", "–"]
