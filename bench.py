@@ -157,7 +157,7 @@ asked = {key: config[key] for key in sorted(config_given - {'json', 'compare', '
 figures = Figures(dict(mode=mode, machine=hardware, threads=torch.get_num_threads(), processes=rt.world_size, dtype=kind,
                        torch=torch.__version__, options=asked), rt.is_main)
 about = f"{rt.device} ({hardware}), {torch.get_num_threads()} threads, torch {torch.__version__}"
-files = tempfile.TemporaryDirectory()  # it goes when the process ends
+files = tempfile.TemporaryDirectory()
 torch.manual_seed(seed)
 
 
@@ -377,4 +377,5 @@ if rt.is_main and json:
     figures.write(json)
 if rt.is_main and compare:
     figures.compare(compare)
+files.cleanup()  # several processes end without Python's tidying
 rt.close()
