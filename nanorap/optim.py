@@ -139,11 +139,12 @@ def n_micro_batches(it, start, end, ramp_iters, multiple=1):
     return min(end, -(-round(n) // multiple) * multiple)
 
 
-def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed):
+def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed, lap=lambda part: None):
     """One update of the weights from this process's dataset.MicroBatches.
 
     Returns (the mean loss of the step's targets over all processes, the gradient norm before clipping, whether the update
     was made): with a loss or a gradient that is not finite, weights and optimizer stay as they were.
+    lap is called with the name of each part that ends: 'data', 'forward', 'backward', 'optimizer'.
     """
     total = 0.0
     for batch in batches:
@@ -152,10 +153,13 @@ def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed):
         if isinstance(model, DDP):
             model.require_backward_grad_sync = batch.is_last  # exchange gradients once a step
         x, y = runtime.to_device(batch.x, batch.y)
+        lap('data')
         with runtime.autocast():
             loss = model(x, y) * batch.weight
+        lap('forward')
         scaler.scale(loss).backward()
         total = total + loss.detach()
+        lap('backward')
     scaler.unscale_(optimizer)
     params = [p for group in optimizer.param_groups for p in group['params']]
     grad_norm = torch.nn.utils.clip_grad_norm_(params, grad_clip or math.inf)
@@ -166,4 +170,5 @@ def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed):
         scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)  # no need for this memory any more
+    lap('optimizer')
     return loss, grad_norm, is_finite

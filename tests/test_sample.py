@@ -228,11 +228,3 @@ def test_mistakes_get_one_line(trained, tmp_path):
     assert 'is missing' in message(f'--out_dir={tmp_path / "half"}')
     (tmp_path / 'half' / 'best' / 'config.json').write_text('{"mod')
     assert 'half-written' in message(f'--out_dir={tmp_path / "half"}')
-
-
-def test_bench_reports(tmp_path):
-    result = run('bench.py', '--device=cpu', '--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=2',
-                 '--repeats=2')
-    for words in ('M parameters on cpu', 'training, 2 x 64', 'tokens/s', 'MFU', 'peak memory', 'decoding, batch 10'):
-        assert words in result.stdout
-    run('bench.py', 'config/train_shakespeare_char.py', '--device=cpu', '--n_layer=1', '--batch_size=1', '--repeats=1')
