@@ -32,7 +32,7 @@ from nanorap import estimate as paper
 from nanorap.bars import check_scheme
 from nanorap.cache import KVCache
 from nanorap.dataset import Batches, find_dataset, read_documents, read_meta, write_dataset
-from nanorap.figures import Figures, bandwidth, exponent, peak_memory, plot_scaling, processor, read_figures
+from nanorap.figures import Figures, bandwidth, exponent, plot_scaling, processor, read_figures
 from nanorap.optim import make_optimizer
 from nanorap.peers import peers, rhyme_costs
 from nanorap.quantize import pack
@@ -188,7 +188,7 @@ if mode == 'train':
         tiny(*torch.zeros(2, 1, 8, dtype=torch.long, device=rt.device)).backward()
     optimizer_of(tiny).step()
     del tiny
-    memory_before, peak_flops = peak_memory(rt), rt.peak_flops()
+    memory_before, peak_flops = rt.peak_memory(), rt.peak_flops()
     # 2) model, data and optimizer, as in train.py
     if real_data:
         vocab_size = read_meta(find_dataset(dataset))['vocab_size']
@@ -220,7 +220,7 @@ if mode == 'train':
     for part in laps[0][0]:
         times = [parts[part] for parts, _ in laps]
         figures.add(part, 's', times, f"{sum(times) / sum(seconds):.1%} of the step")
-    if memory := peak_memory(rt):
+    if memory := rt.peak_memory():
         on_cpu = rt.device.type == 'cpu'
         job = paper.Job(batch_size, T, rt.world_size, parallel, kind != 'float32', recompute, optimizer, micro_batches, on_cpu)
         figures.more['memory_on_paper'] = on_paper = paper.memory(c, size, job)['peak'] / 1e9

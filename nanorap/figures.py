@@ -82,16 +82,6 @@ def processor(runtime):
         return platform.processor() or platform.machine()
 
 
-def peak_memory(runtime):
-    """runtime.peak_memory(), which on Linux counts the parent's memory, too, if that was larger when this process began."""
-    try:
-        lines = Path('/proc/self/status').read_text().splitlines()
-    except OSError:
-        lines = []
-    own = [int(line.split()[1]) * 1024 for line in lines if line.startswith('VmHWM')]
-    return own[0] if own and runtime.device.type == 'cpu' else runtime.peak_memory()
-
-
 def bandwidth(runtime):
     """Bytes/s that the device reads from its memory, measured."""
     if runtime.device.type == 'cpu':

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -118,12 +118,13 @@ class Runtime:
         """The most memory in bytes that this process has used so far, on its device; None where unknown."""
         if self.device.type == 'cuda':
             return torch.cuda.max_memory_allocated()
+        with suppress(OSError, StopIteration):  # Linux, where getrusage begins with the parent's memory, if that was larger
+            return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmHWM'))
         try:
             import resource
         except ImportError:  # Windows
             return None
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == 'darwin' else peak * 1024  # bytes on macOS, KiB on Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
     def peak_flops(self):
         """FLOP/s that this process's device could do at best: by data sheet for known GPUs, measured by a matmul on a CPU;
