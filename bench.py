@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from model import GPT, GPTConfig
 from nanorap import UserError
-from nanorap.bars import check_scheme, rhyme_counts, write_bars
+from nanorap.bars import write_bars
 from nanorap.cache import KVCache
 from nanorap.dataset import Batches, MicroBatch, find_dataset
 from nanorap.generate import generate
@@ -34,6 +34,7 @@ from nanorap.pretrained import to_transformers
 from nanorap.quantize import memory_bandwidth, pack
 from nanorap.rhyme import split_words
 from nanorap.runtime import compile_or_eager, setup
+from nanorap.scheme import check_scheme, rhyme_counts
 from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------

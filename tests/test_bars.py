@@ -7,10 +7,11 @@ import torch
 
 from model import GPT
 from nanorap import UserError
-from nanorap.bars import Endings, Section, check_scheme, perfect, rhyme_counts, write_bars
+from nanorap.bars import write_bars
 from nanorap.cache import KVCache
 from nanorap.quantize import pack
 from nanorap.rhyme import rhymes, syllables
+from nanorap.scheme import Endings, Section, check_scheme, perfect, rhyme_counts
 from nanorap.tokenizer import load_tokenizer
 
 PROMPT = "[Verse 1]\nI had a little dog, his name was Ray,\nWe walked along the river every day,\n"
