@@ -277,8 +277,10 @@ class Verse:
         if len(ids) > self.left:  # no room for it; but one line there must be
             n = self.left if self.left == w.max_new_tokens else 0
             ids, lps = ids[:n], lps[:n]
-        # heard token by token, as from generate(); True ends the sample
-        ended |= w.hear is not None and any([w.hear(self.sample, *heard) for heard in zip(ids, lps, strict=True)])
+        for n, heard in enumerate(zip(ids, lps, strict=True), 1):  # token by token, as from generate(); True ends the sample
+            if w.hear and w.hear(self.sample, *heard):
+                ids, lps, ended = ids[:n], lps[:n], True
+                break
         self.written.append((self.sample, ids, lps))
         self.ids += ids
         self.left -= len(ids)
