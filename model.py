@@ -239,7 +239,7 @@ class GPT(nn.Module):
             distance = pos[:, None] - torch.arange(T if cache is None else cache.end, device=x.device)
         bias = torch.zeros(1, 1, 1, device=x.device, dtype=x.dtype if cache is None else cache.k.dtype)
         if alibi:
-            bias = -alibi_slopes(self.config.n_head, x)[:, None, None] * distance
+            bias = -alibi_slopes(self.config.n_head, bias)[:, None, None] * distance
         return bias.masked_fill(distance < 0, float('-inf'))
 
     def set_block_size(self, block_size):

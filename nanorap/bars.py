@@ -105,6 +105,11 @@ class Draft:
     done: bool = False
 
 
+def mean(logprobs):
+    """Of a line's tokens; the last three count twice, for what is out of place at a line's end is heard."""
+    return sum(logprobs + logprobs[-3:]) / len(logprobs + logprobs[-3:])
+
+
 class Choice(NamedTuple):
     """A whole line to choose."""
     score: float
@@ -161,7 +166,7 @@ class Verse:
             self.keep(choice, n, kept)
 
     def draw(self):
-        """1) Candidates, drawn as in plain sampling, until half of them are whole lines."""
+        """1) Candidates, drawn as in plain sampling, until all but one are whole lines (fewer: the first ones are short)."""
         w, K = self.writer, self.writer.K
         used = {line_end(line)[0] for line in self.section.lines[-8:]}
         wanted = w.endings.rhyming(self.partners[0], used) if self.partners else []
@@ -189,27 +194,25 @@ class Verse:
                 draft.logprobs.append(logprob)
                 draft.breaks.append(breaks[k])
                 draft.done = feed[k] == w.eot or '\n' in w.endings.texts[feed[k]]
-            if 2 * sum(draft.done for draft in drafts) >= K:  # the others have given places to end at
+            if sum(draft.done for draft in drafts) >= max(1, K - 1):  # the last has given places to end at
                 break
         return drafts
 
     def place(self, draft):
         """Where, and with which word, a draft had best end: (step, word, its log-probability), or None."""
-        w, ids, wanted = self.writer, draft.ids, self.writer.syllables
-        target = wanted or (syllables(self.partners[0]) if self.partners else None)
+        w, ids = self.writer, draft.ids
         if self.partners:  # not as an afterthought to a line that is over
             places = [place for place in draft.places if ids[place[0] - 1] not in w.endings.marks]
-        elif wanted or len(ids) == LONGEST:  # a free line may end after any of its own words
+        elif w.syllables or len(ids) == LONGEST:  # a free line may end after any of its own words
             places = [(i, ids[i], draft.logprobs[i]) for i in range(2, len(ids) - 1) if w.endings.texts[ids[i]][-1:].isalpha()
                       and not w.endings.texts[ids[i + 1]][:1].isalnum()]
         else:
             places = []
 
         def score(place):
-            i, word, logprob = place
-            length = syllables(self.text_of(ids[:i] + [word]))
-            off = max(0, abs(length - target) - (0 if wanted else 2)) if target else 0
-            return (sum(draft.logprobs[:i]) + logprob - 2) / (i + 3) - (0.5 if wanted else 0.1) * off
+            i, word, logprob = place  # -1: what a mark and a line break may have
+            text = self.text_of(ids[:i] + [word])
+            return mean([*draft.logprobs[:i], logprob, -1, -1]) - length_cost(text, self.section, w.syllables)
 
         return max(places, key=score, default=None)
 
@@ -252,8 +255,9 @@ class Verse:
         return bool(text.strip()) and not HEADER.match(text)
 
     def line(self, k, steered, ids, logprobs):
-        w, text = self.writer, self.text_of(ids).rstrip('\n')
-        score = np.mean(logprobs) + quality(text, self.partners, self.section, w.endings, w.syllables)
+        text = self.text_of(ids).rstrip('\n')
+        score = mean(logprobs) + quality(text, self.partners, self.section, self.writer.endings)
+        score -= length_cost(text, self.section, self.writer.syllables)
         return Choice(score, k, steered, ids, logprobs)
 
     def judge(self, k, draft):
@@ -297,24 +301,30 @@ class Verse:
         cache.pos[self.rows] = [self.first + n] * self.writer.K
 
 
-def quality(line, partners, section, endings, wanted):
-    """What a line gains or loses beside its mean log-probability, in nats a token. wanted: syllables, or None."""
-    bonus, words = 0.0, split_words(line)
+def length_cost(line, section, wanted):
+    """In nats a token: of a line that is longer or shorter than the syllables wanted, or without them than the lines before."""
+    if wanted:
+        return max(0, abs(syllables(line) - wanted) - 1)
+    usual = section.length()
+    return 0 if usual is None else 0.12 * max(0, abs(syllables(line) - usual) - 2)
+
+
+def quality(line, partners, section, endings):
+    """What a line gains or loses beside its mean log-probability and its length, in nats a token."""
+    bonus, words, recent = 0.0, split_words(line), section.lines[-8:]
     if line.strip() in {earlier.strip() for earlier in section.lines} or len(words) < 2:
         bonus -= 10
-    said = {pair for earlier in section.lines[-8:] for pair in pairwise(split_words(earlier))}
-    repeated = sum(pair in said for pair in pairwise(words)) / max(1, len(words) - 1)
-    bonus -= 4 * max(0, repeated - 0.25)  # the same line with another end
+    # the same line with another end; the same again within it; the third line that begins alike
+    said, pairs = {pair for earlier in recent for pair in pairwise(split_words(earlier))}, [*pairwise(words)]
+    repeated = sum(pair in said or pair in pairs[:i] for i, pair in enumerate(pairs)) / max(1, len(pairs))
+    bonus -= 4 * max(0, repeated - 0.25)
+    bonus -= 0.3 * max(0, sum(split_words(earlier)[:2] == words[:2] for earlier in recent[-4:]) - 1)
     for partner in partners[:1]:
         rhyme = rhymes(partner, line)
         bonus += {'none': -4.0, 'slant': -1.5, 'perfect': 0.0, 'multisyllabic': 0.2}[rhyme.kind] - 0.5 * rhyme.homophone
     end = line_end(line)[0]
-    bonus -= 2.0 * (end in {line_end(earlier)[0] for earlier in section.lines[-8:]})
+    bonus -= 2.0 * (end in {line_end(earlier)[0] for earlier in recent})
     if not partners and 'X' != section.scheme[len(section.lines) % len(section.scheme)] and endings.classes:
         # whoever comes next has to rhyme with it
         bonus -= 1.5 * (len(endings.rhyming(line)) < 12 or end in WEAK or end not in lexicon())
-    if wanted:
-        bonus -= max(0, abs(syllables(line) - wanted) - 1)
-    elif partners:
-        bonus -= 0.1 * max(0, abs(syllables(line) - syllables(partners[0])) - 2)
     return bonus

@@ -7,19 +7,20 @@ Rhyme schemes as a plan for lines to come, and the words of a vocabulary that rh
 """
 
 import re
+import statistics
 
 from nanorap import UserError
 from nanorap.phonemes import lexicon, phonemes, with_vowels
-from nanorap.rhyme import WEAK, line_end, rhyme_parts, rhymes
+from nanorap.rhyme import WEAK, line_end, rhyme_parts, rhymes, syllables
 
 HEADER = re.compile(r'\s*\[[^\]\n]*\]?\s*$')
 
 
 def rhyming_sounds(sounds):
     """From the main stress on, as in rhyme.Part: ('P', 'OW1', 'AH0', 'T') -> (('OW', ()), ('AH', ('T',)))."""
-    syllables = with_vowels(sounds)
-    stressed = [i for i, (_, stress, _) in enumerate(syllables) if stress == '1'] or [0]
-    return tuple((vowel, after) for vowel, _, after in syllables[stressed[-1]:])
+    found = with_vowels(sounds)
+    stressed = [i for i, (_, stress, _) in enumerate(found) if stress == '1'] or [0]
+    return tuple((vowel, after) for vowel, _, after in found[stressed[-1]:])
 
 
 class Endings:
@@ -54,6 +55,7 @@ class Section:
 
     def __init__(self, scheme, text):
         self.scheme, self.lines, self.open = scheme, [], ''
+        self.lengths = []  # in syllables, of all lines before, those of earlier sections too
         for line in text.split('\n')[:-1]:
             self.add(line)
         self.open = text.split('\n')[-1]  # a line that the prompt leaves to be gone on with
@@ -63,6 +65,7 @@ class Section:
             self.lines = []
         else:
             self.lines.append(line)
+            self.lengths.append(syllables(line))
         self.open = ''
 
     def partners(self):
@@ -70,6 +73,10 @@ class Section:
         i = len(self.lines) % len(self.scheme)
         turn = self.lines[len(self.lines) - i:]
         return [line for line, letter in zip(turn, self.scheme, strict=False) if letter == self.scheme[i] != 'X'][::-1]
+
+    def length(self):
+        """How many syllables a line has lately, the median of eight; None: there is none."""
+        return statistics.median(self.lengths[-8:]) if self.lengths else None
 
     def complete(self, more=0):
         """Whether a section may end here, or `more` lines on: no line still waits for its rhyme."""
