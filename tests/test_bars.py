@@ -32,6 +32,7 @@ def test_where_a_text_stands_in_its_scheme():
     free = Section('XAXA', 'one\ntwo\nthree\n')
     assert free.partners() == ['two'] and Section('XAXA', 'one\n').complete()
     assert Section('AAAA', 'a\nb\nc\n').partners() == ['c', 'b', 'a']  # the nearest first
+    assert Section('XX', 'I know it\nyes\n[Hook]\nI know it now\n').length() == 3 and Section('XX', '[Hook]\n').length() is None
 
 
 def test_counting_by_hand():
