@@ -263,6 +263,8 @@ class Verse:
     def judge(self, k, draft):
         """A draft that is a whole line; None where it may not stand here."""
         w, ids, lps, plain = self.writer, list(draft.ids), list(draft.logprobs), self.is_line(draft)
+        if not plain and self.text_of(ids).strip()[-1:] not in ('', ']'):  # a header that never ends
+            return None
         ends_section = ids[-1] == w.eot or w.endings.texts[ids[-1]].count('\n') > 1 or not plain
         if ends_section and not self.section.complete(more=int(plain)):
             if not plain or ids[-1] == w.eot and len(ids) < 3:
