@@ -29,7 +29,6 @@ from tqdm import tqdm
 from model import GPT, GPTConfig
 from nanorap import UserError, pretrained
 from nanorap import estimate as paper
-from nanorap.bars import check_scheme
 from nanorap.cache import KVCache
 from nanorap.dataset import Batches, find_dataset, read_documents, read_meta, write_dataset
 from nanorap.figures import Figures, bandwidth, exponent, plot_scaling, processor, read_figures
@@ -37,6 +36,7 @@ from nanorap.optim import make_optimizer
 from nanorap.peers import peers, rhyme_costs
 from nanorap.quantize import pack
 from nanorap.runtime import compile_or_eager, setup
+from nanorap.scheme import check_scheme
 from nanorap.timing import made_up_documents, operators, random_dataset, time_decoding, training_steps
 from nanorap.tokenizer import load_tokenizer
 

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from model import GPT
 from nanorap import UserError, evaluate, model_folder, novelty, page, read_json
-from nanorap.bars import check_scheme
 from nanorap.cache import KVCache
 from nanorap.dataset import find_dataset, read_meta
 from nanorap.quantize import pack
 from nanorap.rhyme import measures
 from nanorap.runtime import setup
+from nanorap.scheme import check_scheme
 from nanorap.tokenizer import load_tokenizer, same_tokenizer, tokenizer_from_meta
 
 # -----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from nanorap import UserError
@@ -96,10 +97,11 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, dropout_p=self.dropout if self.training else 0.0,
+            q.type_as(k), k, v, attn_mask=mask, is_causal=mask is None and T > 1,
+            dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=self.n_kv_head != self.n_head,
         )
-        y = y.transpose(1, 2).reshape(B, T, C)  # all heads side by side again
+        y = y.transpose(1, 2).reshape(B, T, C).type_as(heads)  # all heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
 
@@ -235,9 +237,9 @@ class GPT(nn.Module):
             distance = cache.distance(pos)
         else:
             distance = pos[:, None] - torch.arange(T if cache is None else cache.end, device=x.device)
-        bias = torch.zeros(1, 1, 1, device=x.device, dtype=x.dtype)
+        bias = torch.zeros(1, 1, 1, device=x.device, dtype=x.dtype if cache is None else cache.k.dtype)
         if alibi:
-            bias = -alibi_slopes(self.config.n_head, x)[:, None, None] * distance
+            bias = -alibi_slopes(self.config.n_head, bias)[:, None, None] * distance
         return bias.masked_fill(distance < 0, float('-inf'))
 
     def set_block_size(self, block_size):
@@ -281,7 +283,7 @@ class GPT(nn.Module):
     @classmethod
     def from_state_dict(cls, config, state_dict):
         """config: GPTConfig's fields, a dict. The model takes the tensors over as they are, with no copy."""
-        with torch.device('meta'):  # no memory, no init: every parameter comes from the state dict
+        with torch.device('meta'), NoInit():  # no memory: every parameter comes from the state dict
             model = cls(GPTConfig(**config))
         model.load_state_dict(state_dict, assign=True)
         return model.requires_grad_(True)
@@ -299,6 +301,16 @@ class GPT(nn.Module):
         look_ups += [] if c.tie_weights else [self.transformer.wte.weight]  # a tied one is the head, too
         n -= sum(p.numel() * (6 if p.requires_grad else 4) for p in look_ups)
         return n + 12 * c.n_layer * c.n_embd * T
+
+
+class NoInit(TorchFunctionMode):
+    """nn.init's functions do nothing; on the meta device a random one would import torch._dynamo, which takes seconds."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, '__module__', None) == 'torch.nn.init':
+            return kwargs['tensor'] if 'tensor' in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def alibi_slopes(n_head, like):

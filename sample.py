@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from model import GPT
 from nanorap import UserError, model_folder, read_json
-from nanorap.bars import Endings, check_scheme, write_bars
+from nanorap.bars import write_bars
 from nanorap.cache import KVCache
 from nanorap.colour import ansi, page
 from nanorap.generate import generate
 from nanorap.quantize import pack
 from nanorap.runtime import setup
+from nanorap.scheme import Endings, check_scheme
 from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------

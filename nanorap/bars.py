@@ -12,136 +12,22 @@ A rhyming word is one token of the vocabulary here, a word with the blank before
 characters), lines are chosen, not steered.
 """
 
-import re
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from nanorap import UserError
 from nanorap.generate import sample_next
-from nanorap.phonemes import lexicon, phonemes, with_vowels
-from nanorap.rhyme import WEAK, line_end, rhyme_parts, rhymes, split_words, syllables
+from nanorap.phonemes import lexicon
+from nanorap.rhyme import WEAK, line_end, rhymes, split_words, syllables
+from nanorap.scheme import HEADER, Endings, Section, check_scheme
 
 CANDIDATES = 4  # rows a sample
 LONGEST = 32  # tokens of a line
-HEADER = re.compile(r'\s*\[[^\]\n]*\]?\s*$')
-
-
-def rhyming_sounds(sounds):
-    """From the main stress on, as in rhyme.Part: ('P', 'OW1', 'AH0', 'T') -> (('OW', ()), ('AH', ('T',)))."""
-    syllables = with_vowels(sounds)
-    stressed = [i for i, (_, stress, _) in enumerate(syllables) if stress == '1'] or [0]
-    return tuple((vowel, after) for vowel, _, after in syllables[stressed[-1]:])
-
-
-class Endings:
-    """What a vocabulary has to end lines with: words by their rhyme class, punctuation marks, line breaks."""
-
-    def __init__(self, tokenizer, vocab_size):
-        before = tokenizer.encode('\n')  # some tokenizers drop a text's first blank
-        skip = len(tokenizer.decode(before))
-        self.texts = [tokenizer.decode([*before, i])[skip:] for i in range(vocab_size)]
-        self.newline = before[-1]
-        self.marks = [i for i, text in enumerate(self.texts) if text in (',', '.', '!', '?', '...', ';', '—')]
-        self.breaks = [i for i, text in enumerate(self.texts) if '\n' in text or text.lstrip()[:1] == '['] + [tokenizer.eot]
-        self.classes = {}  # the sounds from the stressed vowel on -> tokens
-        known = lexicon()
-        for i, text in enumerate(self.texts):
-            word = text[1:]
-            if text[:1] == ' ' and len(word) > 1 and word.isascii() and word.isalpha() and word.islower() and word in known:
-                for sounds in {rhyming_sounds(sounds) for sounds in phonemes(word)}:
-                    self.classes.setdefault(sounds, []).append(i)
-
-    def rhyming(self, line, used=()):
-        """Tokens that rhyme perfectly with a line's end; none that sounds like it, or is among the words `used`."""
-        word, _ = line_end(line)
-        sounds = set(phonemes(word))
-        found = {i for part in rhyme_parts((word, '')) if part.cost <= 10 for i in self.classes.get(part.sounds, ())}
-        return [i for i in sorted(found) if (text := self.texts[i][1:]) not in used and text != word
-                and text not in WEAK and sounds.isdisjoint(phonemes(text))]
-
-
-class Section:
-    """Where a text stands in its rhyme scheme: the lines since the last header or blank line."""
-
-    def __init__(self, scheme, text):
-        self.scheme, self.lines, self.open = scheme, [], ''
-        for line in text.split('\n')[:-1]:
-            self.add(line)
-        self.open = text.split('\n')[-1]  # a line that the prompt leaves to be gone on with
-
-    def add(self, line):
-        if not line.strip() or HEADER.match(line):
-            self.lines = []
-        else:
-            self.lines.append(line)
-        self.open = ''
-
-    def partners(self):
-        """The lines of this turn of the scheme with which the next one should rhyme, the nearest first."""
-        i = len(self.lines) % len(self.scheme)
-        turn = self.lines[len(self.lines) - i:]
-        return [line for line, letter in zip(turn, self.scheme, strict=False) if letter == self.scheme[i] != 'X'][::-1]
-
-    def complete(self, more=0):
-        """Whether a section may end here, or `more` lines on: no line still waits for its rhyme."""
-        i = (len(self.lines) + more) % len(self.scheme)
-        return not set(self.scheme[:i]) & set(self.scheme[i:]) - {'X'}
-
-
-def check_scheme(scheme):
-    if not re.fullmatch('[A-Z]{1,16}', scheme):
-        raise UserError(f"--rhyme={scheme}: give a letter a line, as in AABB, ABAB or XAXA, where X is free")
-
-
-def rhyme_counts(text, scheme):
-    """(pairs of lines that the scheme asks to rhyme, those that do, those that do perfectly by the pronouncing dictionary).
-
-    A line's pair is the nearest line before it with the same letter."""
-    section, pairs = Section(scheme, ''), []
-    for line in text.split('\n'):
-        if line.strip() and not HEADER.match(line):
-            pairs += [(partner, line) for partner in section.partners()[:1]]
-        section.add(line)
-    return len(pairs), sum(bool(rhymes(*pair)) for pair in pairs), sum(perfect(*pair) for pair in pairs)
-
-
-def perfect(line, other):
-    """Whether the last words, both in the dictionary, sound alike from the last main stress on, and differ before it."""
-    a, b = (line_end(text)[0] for text in (line, other))
-    if a not in lexicon() or b not in lexicon():
-        return False
-
-    def from_stress(sounds):
-        i = max((i for i, sound in enumerate(sounds) if sound[-1] == '1'), default=len(sounds))
-        return sounds[i:], sounds[:i][-1:]  # the rhyme, and the sound before it
-
-    tails = [[from_stress(sounds) for sounds in phonemes(word)] for word in (a, b)]
-    return any(x[0] and x[0] == y[0] and x[1] != y[1] for x in tails[0] for y in tails[1])
-
-
-def quality(line, partners, section, endings, wanted):
-    """What a line gains or loses beside its mean log-probability, in nats a token. wanted: syllables, or None."""
-    bonus, words = 0.0, split_words(line)
-    if line.strip() in {earlier.strip() for earlier in section.lines} or len(words) < 2:
-        bonus -= 10
-    said = {pair for earlier in section.lines[-8:] for pair in pairwise(split_words(earlier))}
-    repeated = sum(pair in said for pair in pairwise(words)) / max(1, len(words) - 1)
-    bonus -= 4 * max(0, repeated - 0.25)  # the same line with another end
-    for partner in partners[:1]:
-        rhyme = rhymes(partner, line)
-        bonus += {'none': -4.0, 'slant': -1.5, 'perfect': 0.0, 'multisyllabic': 0.2}[rhyme.kind] - 0.5 * rhyme.homophone
-    end = line_end(line)[0]
-    bonus -= 2.0 * (end in {line_end(earlier)[0] for earlier in section.lines[-8:]})
-    if not partners and 'X' != section.scheme[len(section.lines) % len(section.scheme)] and endings.classes:
-        # whoever comes next has to rhyme with it
-        bonus -= 1.5 * (len(endings.rhyming(line)) < 12 or end in WEAK or end not in lexicon())
-    if wanted:
-        bonus -= max(0, abs(syllables(line) - wanted) - 1)
-    elif partners:
-        bonus -= 0.1 * max(0, abs(syllables(line) - syllables(partners[0])) - 2)
-    return bonus
+ROOM = LONGEST + 4  # columns of the cache that a line may need
 
 
 @torch.inference_mode()
@@ -155,176 +41,292 @@ def write_bars(model, make_cache, tokenizer, prompt, scheme, num_samples, max_ne
     a whole line.
     """
     check_scheme(scheme)
-    K, block_size, device = candidates, model.config.block_size, next(model.parameters()).device
-    endings = endings or Endings(tokenizer, vocab_size)  # a second or two: for several calls, make it once
-    room = LONGEST + 4
-    max_len = min(block_size, len(prompt) + max_new_tokens + room)
-    if max_len < 2 * room:
-        raise UserError(f"--rhyme needs a model with a block_size of {2 * room} or more, not {block_size}")
-    cache, one = make_cache(num_samples * K, max_len), make_cache(1, max_len)
-    tail = [i for i in prompt[-16:] if i != eot]  # some tokenizers need what is before for the blanks of what follows
+    block_size, device = model.config.block_size, next(model.parameters()).device
+    max_len = min(block_size, len(prompt) + max_new_tokens + ROOM)
+    if max_len < 2 * ROOM:
+        raise UserError(f"--rhyme needs a model with a block_size of {2 * ROOM} or more, not {block_size}")
+    writer = Writer(model, make_cache(num_samples * candidates, max_len), make_cache(1, max_len), candidates, tokenizer, prompt,
+                    scheme, max_new_tokens, eot, endings or Endings(tokenizer, vocab_size), syllables_wanted, hear, sampler)
+    writer.prefill(slice(None), prompt[-(max_len - ROOM):])
+    verses = [Verse(writer, sample, np.random.default_rng((seed, sample))) for sample in range(num_samples)]
+    while verses:
+        feed = torch.tensor([i for verse in verses for i in verse.feed], device=device)
+        logits = model(feed[:, None], cache=writer.cache)[:, :vocab_size].float()
+        for verse, logprobs in zip(verses, torch.log_softmax(logits, -1).split(candidates), strict=True):
+            verse.step(logprobs)
+        for verse in list(verses):
+            yield from verse.written
+            verse.written.clear()
+        # who has ended leaves: the last takes the place
+        for i in reversed([i for i, verse in enumerate(verses) if verse.feed is None]):
+            last = verses.pop()
+            if i < len(verses):
+                last.move(verses[i].row)
+                verses[i] = last
 
-    def text_of(ids):
-        return tokenizer.decode(tail + ids)[len(tokenizer.decode(tail)):]
 
-    start = tokenizer.decode([i for i in prompt if i != eot])
-    sections = [Section(scheme, start) for _ in range(num_samples)]
-    rngs = [np.random.default_rng((seed, i)) for i in range(num_samples)]
-    texts = [list(prompt) for _ in range(num_samples)]
-    alive = list(range(num_samples))
+@dataclass
+class Writer:
+    """What the samples share."""
+    model: torch.nn.Module
+    cache: object  # a KVCache
+    one: object  # another, of one row, for prefilling
+    K: int  # candidates, rows a sample
+    tokenizer: object
+    prompt: list
+    scheme: str
+    max_new_tokens: int
+    eot: int
+    endings: Endings
+    syllables: int | None
+    hear: object
+    sampler: dict
 
-    def prefill(sample, ids):
-        """All but the last id, which the next step feeds, into a sample's rows."""
-        one.pos = [0]
+    def prefill(self, rows, ids):
+        """All but the last id, which is to be fed next, into these rows."""
+        self.one.pos = [0]
         if len(ids) > 1:
-            model(torch.tensor([ids[:-1]], device=device), cache=one)
-        cache.copy_from(one, target=slice(sample * K, sample * K + K))
+            self.model(torch.tensor([ids[:-1]], device=self.cache.k.device), cache=self.one)
+        self.cache.copy_from(self.one, target=rows)
 
-    prefill(0, prompt[-(max_len - room):])
-    for sample in range(1, num_samples):
-        cache.copy_from(cache, 0, slice(sample * K, sample * K + K))
+    def text_of(self, ids):
+        """New ids as text; some tokenizers need what is before for the blanks."""
+        tail = [i for i in self.prompt[-16:] if i != self.eot]
+        return self.tokenizer.decode(tail + ids)[len(self.tokenizer.decode(tail)):]
 
-    while alive:
-        for sample in alive:
-            if cache.pos[sample * K] + room > max_len:
-                prefill(sample, texts[sample][-max(1, block_size // 2):])
-        # 1) draw candidates; rows of samples that have ended, if any, idle along
-        rows, partners = range(num_samples * K), [section.partners() for section in sections]
-        first = [cache.pos[row] for row in rows]
-        used = [{line_end(line)[0] for line in section.lines[-8:]} for section in sections]
-        wanted = [torch.tensor(endings.rhyming(p[0], used[s]) if p else [], dtype=torch.long, device=device)
-                  for s, p in enumerate(partners)]
-        u = np.concatenate([rng.random((LONGEST, K), dtype=np.float32) for rng in rngs], axis=1)
-        lines, logprobs, breaks = [[] for _ in rows], [[] for _ in rows], [[] for _ in rows]
-        done, places = [row // K not in alive for row in rows], [[] for _ in rows]  # (step, word, its log-probability)
-        feed = [texts[row // K][-1] for row in rows]
-        unfinished = [row for row in rows if not sections[row // K].complete() and not sections[row // K].open]
+
+@dataclass
+class Draft:
+    """A candidate for a line, in a row of the batch."""
+    ids: list = field(default_factory=list)
+    logprobs: list = field(default_factory=list)
+    breaks: list = field(default_factory=list)  # of each step: what a line break in the token's place would have had
+    places: list = field(default_factory=list)  # (step, word, its log-probability): a rhyme could end the line there
+    done: bool = False
+
+
+def mean(logprobs):
+    """Of a line's tokens; the last three count twice, for what is out of place at a line's end is heard."""
+    return sum(logprobs + logprobs[-3:]) / len(logprobs + logprobs[-3:])
+
+
+class Choice(NamedTuple):
+    """A whole line to choose."""
+    score: float
+    row: int
+    steered: bool
+    ids: list
+    logprobs: list
+
+
+class Verse:
+    """One sample: its ids, its place in the scheme, and its K rows of the cache, which hold all ids but the last.
+
+    write() is a coroutine: it yields an id for each of its rows and is sent the log-probabilities (K, V) of what comes next.
+    So every forward pass has the rows of all samples, each of which is at a line, and a step, of its own.
+    """
+
+    def __init__(self, writer, sample, rng):
+        self.writer, self.sample, self.rng, self.row = writer, sample, rng, sample * writer.K
+        self.ids, self.left, self.written = list(writer.prompt), writer.max_new_tokens, []
+        self.section = Section(writer.scheme, writer.tokenizer.decode([i for i in self.ids if i != writer.eot]))
+        self.coroutine = self.write()
+        self.feed = next(self.coroutine)  # an id for each row; None: the sample has ended
+
+    def step(self, logprobs):
+        try:
+            self.feed = self.coroutine.send(logprobs)
+        except StopIteration:
+            self.feed = None
+
+    @property
+    def rows(self):
+        return slice(self.row, self.row + self.writer.K)
+
+    def move(self, row):
+        """To other rows of the cache, from this one on."""
+        for k in range(self.writer.K):
+            self.writer.cache.copy_from(self.writer.cache, self.row + k, row + k)
+        self.row = row
+
+    def write(self):
+        """Lines go to self.written, until the sample has ended."""
+        ended = False
+        while not ended:
+            if self.writer.cache.pos[self.row] + ROOM > self.writer.cache.max_len:
+                self.writer.prefill(self.rows, self.ids[-(self.writer.model.config.block_size // 2):])
+            self.first = self.writer.cache.pos[self.row]
+            self.partners = self.section.partners()
+            drafts = yield from self.draw()
+            columns = slice(self.first, self.first + LONGEST)
+            kept = [t[:, self.rows, :, columns].clone() for t in (self.writer.cache.k, self.writer.cache.v)]
+            steered = yield from self.steer(drafts)
+            choice = self.choose(drafts, steered)
+            n, ended = self.take(choice.ids, choice.logprobs)
+            self.keep(choice, n, kept)
+
+    def draw(self):
+        """1) Candidates, drawn as in plain sampling, until all but one are whole lines (fewer: the first ones are short)."""
+        w, K = self.writer, self.writer.K
+        used = {line_end(line)[0] for line in self.section.lines[-8:]}
+        wanted = w.endings.rhyming(self.partners[0], used) if self.partners else []
+        u = torch.from_numpy(self.rng.random((LONGEST, K), dtype=np.float32))
+        # no end of a section while a line waits for its rhyme
+        unfinished = not self.section.complete() and not self.section.open
+        drafts, feed = [Draft() for _ in range(K)], [self.ids[-1]] * K
         for step in range(LONGEST):
-            logits = model(torch.tensor(feed, device=device)[:, None], cache=cache)[:, :vocab_size]
-            allowed = logits
-            if step == 0 and unfinished:  # no end of a section while a line waits for its rhyme
-                allowed = logits.clone()
-                allowed[[[row] for row in unfinished], endings.breaks] = -torch.inf
-            drawn = sample_next(allowed, torch.from_numpy(u[step]).to(device), **sampler)
-            logits = logits.float() - torch.logsumexp(logits.float(), -1, keepdim=True)
-            feed, drawn_lp = drawn.tolist(), logits.gather(1, drawn[:, None])[:, 0].tolist()
-            newline_lp = logits[:, endings.newline].tolist()
-            for s in alive:
-                if len(wanted[s]) and step >= 3 and not all(done[s * K : s * K + K]):
-                    # a rhyming word by its share among them, drawn by the Gumbel-max trick, a bit cooler than it is
-                    lps = logits[s * K : s * K + K, wanted[s]]
-                    noise = torch.from_numpy(rngs[s].gumbel(size=lps.shape)).to(lps)
-                    best = (lps + 0.7 * noise).argmax(1).tolist()
-                    for k, i in enumerate(best):
-                        if not done[s * K + k]:
-                            places[s * K + k].append((step, wanted[s][i].item(), lps[k, i].item()))
-            for row in rows:
-                if done[row]:
+            logprobs = allowed = yield feed
+            if step == 0 and unfinished:
+                allowed = logprobs.index_fill(1, torch.tensor(w.endings.breaks, device=logprobs.device), -torch.inf)
+            drawn = sample_next(allowed, u[step].to(logprobs.device), **w.sampler)
+            feed, breaks = drawn.tolist(), logprobs[:, w.endings.newline].tolist()
+            if wanted and step >= 3:
+                # a rhyming word by its share among them, drawn by the Gumbel-max trick, a bit cooler than it is
+                lps = logprobs[:, wanted]
+                best = (lps + 0.7 * torch.from_numpy(self.rng.gumbel(size=lps.shape)).to(lps)).argmax(1).tolist()
+            for k, logprob in enumerate(logprobs.gather(1, drawn[:, None])[:, 0].tolist()):
+                draft = drafts[k]
+                if draft.done:
                     continue
-                if feed[row] == eot or '\n' in endings.texts[feed[row]]:
-                    done[row] = True
-                lines[row].append(feed[row])
-                logprobs[row].append(drawn_lp[row])
-                breaks[row].append(newline_lp[row])
-            # enough whole lines; the others have given places to end at
-            for s in alive:
-                if 2 * sum(done[s * K : s * K + K]) >= K:
-                    done[s * K : s * K + K] = [True] * K
-            if all(done):
+                if wanted and step >= 3:
+                    draft.places.append((step, wanted[best[k]], lps[k, best[k]].item()))
+                draft.ids.append(feed[k])
+                draft.logprobs.append(logprob)
+                draft.breaks.append(breaks[k])
+                draft.done = feed[k] == w.eot or '\n' in w.endings.texts[feed[k]]
+            if sum(draft.done for draft in drafts) >= max(1, K - 1):  # the last has given places to end at
                 break
-        kept = [(cache.k[:, row, :, first[row] : first[row] + step + 1].clone(),
-                 cache.v[:, row, :, first[row] : first[row] + step + 1].clone()) for row in rows]
+        return drafts
 
-        # 2) steered endings: the place of each row with the best mean log-probability, and a line of a fitting length
+    def place(self, draft):
+        """Where, and with which word, a draft had best end: (step, word, its log-probability), or None."""
+        w, ids = self.writer, draft.ids
+        if self.partners:  # not as an afterthought to a line that is over
+            places = [place for place in draft.places if ids[place[0] - 1] not in w.endings.marks]
+        elif w.syllables or len(ids) == LONGEST:  # a free line may end after any of its own words
+            places = [(i, ids[i], draft.logprobs[i]) for i in range(2, len(ids) - 1) if w.endings.texts[ids[i]][-1:].isalpha()
+                      and not w.endings.texts[ids[i + 1]][:1].isalnum()]
+        else:
+            places = []
+
+        def score(place):
+            i, word, logprob = place  # -1: what a mark and a line break may have
+            text = self.text_of(ids[:i] + [word])
+            return mean([*draft.logprobs[:i], logprob, -1, -1]) - length_cost(text, self.section, w.syllables)
+
+        return max(places, key=score, default=None)
+
+    def steer(self, drafts):
+        """2) A second ending of each draft: {row of the sample's: (ids, their log-probabilities)}."""
+        w = self.writer
+        places = {k: place for k, draft in enumerate(drafts) if self.is_line(draft) and (place := self.place(draft))}
+        if not places:
+            return {}
+        w.cache.pos[self.rows] = [self.first + (1 + places[k][0] if k in places else 0) for k in range(w.K)]
+        newline, ends = w.endings.newline, [*w.endings.marks, w.endings.newline]
+        logprobs = yield [places[k][1] if k in places else newline for k in range(w.K)]
+        marks = [ends[i] for i in logprobs[:, ends].argmax(1).tolist()]
+        mark_lps = [logprobs[k, mark].item() for k, mark in enumerate(marks)]
+        logprobs = yield marks
         steered = {}
-        for row in rows:
-            s, options = row // K, []
-            if s not in alive:
-                continue
-            target = syllables_wanted or (syllables(partners[s][0]) if partners[s] else None)
-            if partners[s]:  # not as an afterthought to a line that is over
-                found = [place for place in places[row] if lines[row][place[0] - 1] not in endings.marks]
-            else:  # a free line may end after any of its own words
-                found = [(i, lines[row][i], logprobs[row][i]) for i in range(2, len(lines[row]) - 1)
-                         if not endings.texts[lines[row][i + 1]][:1].isalnum() and endings.texts[lines[row][i]][-1:].isalpha()]
-                found = found if syllables_wanted or len(lines[row]) == LONGEST else []
-            for i, word, logprob in found:
-                length = syllables(sections[s].open + text_of(lines[row][:i] + [word]))
-                off = max(0, abs(length - target) - (0 if syllables_wanted else 2)) if target else 0
-                options.append(((sum(logprobs[row][:i]) + logprob - 2) / (i + 3) - (0.5 if syllables_wanted else 0.1) * off,
-                                i, word, logprob))
-            if options:
-                steered[row] = max(options)[1:]
-        if steered:
-            for row, (i, _, _) in steered.items():
-                cache.pos[row] = first[row] + 1 + i
-            for row in rows:
-                if row not in steered:
-                    cache.pos[row] = first[row]
-            ends = torch.tensor([*endings.marks, endings.newline], device=device)
-            feed = [steered[row][1] if row in steered else endings.newline for row in rows]
-            logits = torch.log_softmax(model(torch.tensor(feed, device=device)[:, None], cache=cache).float(), -1)
-            best = ends[logits[:, ends].argmax(1)]
-            best_lp = logits.gather(1, best[:, None])[:, 0].tolist()
-            best = best.tolist()
-            logits = torch.log_softmax(model(torch.tensor(best, device=device)[:, None], cache=cache).float(), -1)
-            newline_lp = logits[:, endings.newline].tolist()
+        for k, (i, word, logprob) in places.items():
+            ids, lps = [*drafts[k].ids[:i], word, marks[k]], [*drafts[k].logprobs[:i], logprob, mark_lps[k]]
+            if marks[k] != newline:
+                ids, lps = ids + [newline], lps + [logprobs[k, newline].item()]
+            steered[k] = ids, lps
+        return steered
 
-        # 3) choose
-        for s in list(alive):
-            section, options = sections[s], []
-            for row in range(s * K, s * K + K):
-                ids, lps = list(lines[row]), list(logprobs[row])
-                last = endings.texts[ids[-1]]
-                if ids[-1] == eot or '\n' in last:
-                    text = section.open + text_of(ids if ids[-1] != eot else ids[:-1])
-                    plain = text.strip() and not HEADER.match(text)
-                    ends_section = ids[-1] == eot or last.count('\n') > 1 or not plain
-                    if ends_section and not section.complete(more=int(bool(plain))):
-                        if not plain or ids[-1] == eot and len(ids) < 3:
-                            continue
-                        ids[-1], lps[-1] = endings.newline, breaks[row][-1]  # the section must go on
-                        ends_section = False
-                    if ends_section and not plain:
-                        # as often as the model says: that is, if the first candidate says so
-                        options.append((50 if row == s * K else -50, row, False, ids, lps))
-                        continue
-                    score = np.mean(lps) + quality(text.rstrip('\n'), partners[s], section, endings, syllables_wanted)
-                    options.append((score, row, False, ids, lps))
-                if row in steered:
-                    i, word, logprob = steered[row]
-                    more = [best[row]] * (best[row] != endings.newline)
-                    ids = lines[row][:i] + [word, *more, endings.newline]
-                    lps = logprobs[row][:i] + [logprob, best_lp[row]] + [newline_lp[row]] * len(more)
-                    text = section.open + text_of(ids)
-                    score = np.mean(lps) + quality(text.rstrip('\n'), partners[s], section, endings, syllables_wanted)
-                    options.append((score, row, True, ids, lps))
-            if not options:  # nothing ended: the first candidate as far as it came
-                row = s * K
-                options = [(0, row, False, lines[row][:-1] + [endings.newline], logprobs[row][:-1] + [breaks[row][-1]])]
-            _, row, is_steered, ids, lps = max(options, key=lambda option: option[0])
-            left = max_new_tokens - (len(texts[s]) - len(prompt))
-            ended = len(ids) >= left or ids[-1] == eot
-            if ids[-1] == eot:
-                ids, lps = ids[:-1], lps[:-1]
-            if len(ids) > left:  # no room for it; but one line there must be
-                ids, lps = (ids[:left], lps[:left]) if len(texts[s]) == len(prompt) else ([], [])
-            # heard token by token, as from generate(); True ends the sample
-            ended |= hear is not None and any([hear(s, *heard) for heard in zip(ids, lps, strict=True)])
-            yield s, ids, lps
-            if ended:
-                alive.remove(s)
-                continue
-            texts[s] += ids
-            for line in text_of(ids).split('\n')[:-1]:
-                section.add(section.open + line)
-            # the line's keys and values, but for its last token's, go to all rows of the sample
-            n, p0, all_rows = len(ids), first[row], slice(s * K, s * K + K)
-            if not is_steered:
-                cache.k[:, row, :, p0 : p0 + n], cache.v[:, row, :, p0 : p0 + n] = (t[:, :, :n] for t in kept[row])
-            for t in (cache.k, cache.v):
-                t[:, all_rows, :, p0 : p0 + n] = t[:, row : row + 1, :, p0 : p0 + n].clone()
-            cache.pos[all_rows] = [p0 + n] * K
-        for row in rows:
-            if row // K not in alive:
-                cache.pos[row] = min(cache.pos[row], max_len - room)  # idle
+    def choose(self, drafts, steered):
+        """3) The best of all lines that may stand here."""
+        choices = [self.judge(k, draft) for k, draft in enumerate(drafts) if draft.done]
+        choices += [self.line(k, True, *line) for k, line in steered.items()]
+        # nothing ended: the first candidate as far as it came
+        [*ids, _], [*lps, _], newline = drafts[0].ids, drafts[0].logprobs, self.writer.endings.newline
+        cut = Choice(0, 0, False, [*ids, newline], [*lps, drafts[0].breaks[-1]])
+        return max((choice for choice in choices if choice), key=lambda choice: choice.score, default=cut)
+
+    def text_of(self, ids):
+        """The line that ends with these ids."""
+        return self.section.open + self.writer.text_of(ids[:-1] if ids[-1] == self.writer.eot else ids)
+
+    def is_line(self, draft):
+        """Whether it isn't blank, and no section header."""
+        text = self.text_of(draft.ids)
+        return bool(text.strip()) and not HEADER.match(text)
+
+    def line(self, k, steered, ids, logprobs):
+        text = self.text_of(ids).rstrip('\n')
+        score = mean(logprobs) + quality(text, self.partners, self.section, self.writer.endings)
+        score -= length_cost(text, self.section, self.writer.syllables)
+        return Choice(score, k, steered, ids, logprobs)
+
+    def judge(self, k, draft):
+        """A draft that is a whole line; None where it may not stand here."""
+        w, ids, lps, plain = self.writer, list(draft.ids), list(draft.logprobs), self.is_line(draft)
+        if not plain and self.text_of(ids).strip()[-1:] not in ('', ']'):  # a header that never ends
+            return None
+        ends_section = ids[-1] == w.eot or w.endings.texts[ids[-1]].count('\n') > 1 or not plain
+        if ends_section and not self.section.complete(more=int(plain)):
+            if not plain or ids[-1] == w.eot and len(ids) < 3:
+                return None
+            ids[-1], lps[-1] = w.endings.newline, draft.breaks[-1]  # the section must go on
+        elif not plain:  # as often as the model says: that is, if the first candidate says so
+            return Choice(50 if k == 0 else -50, k, False, ids, lps)
+        return self.line(k, False, ids, lps)
+
+    def take(self, ids, lps):
+        """The line into text and section: how many ids of it are new, and whether the sample has ended."""
+        w = self.writer
+        ended = len(ids) >= self.left or ids[-1] == w.eot
+        if ids[-1] == w.eot:
+            ids, lps = ids[:-1], lps[:-1]
+        if len(ids) > self.left:  # no room for it; but one line there must be
+            n = self.left if self.left == w.max_new_tokens else 0
+            ids, lps = ids[:n], lps[:n]
+        for n, heard in enumerate(zip(ids, lps, strict=True), 1):  # token by token, as from generate(); True ends the sample
+            if w.hear and w.hear(self.sample, *heard):
+                ids, lps, ended = ids[:n], lps[:n], True
+                break
+        self.written.append((self.sample, ids, lps))
+        self.ids += ids
+        self.left -= len(ids)
+        for line in w.text_of(ids).split('\n')[:-1]:
+            self.section.add(self.section.open + line)
+        return len(ids), ended
+
+    def keep(self, choice, n, kept):
+        """The keys and values of a line, but for those of its last token, into all of the sample's rows."""
+        cache, columns = self.writer.cache, slice(self.first, self.first + n)
+        for tensor, old in zip((cache.k, cache.v), kept, strict=True):  # steering has overwritten what was drawn
+            line = tensor[:, self.row + choice.row, :, columns] if choice.steered else old[:, choice.row, :, :n]
+            tensor[:, self.rows, :, columns] = line[:, None].clone()
+        cache.pos[self.rows] = [self.first + n] * self.writer.K
+
+
+def length_cost(line, section, wanted):
+    """In nats a token: of a line that is longer or shorter than the syllables wanted, or without them than the lines before."""
+    if wanted:
+        return max(0, abs(syllables(line) - wanted) - 1)
+    usual = section.length()
+    return 0 if usual is None else 0.12 * max(0, abs(syllables(line) - usual) - 2)
+
+
+def quality(line, partners, section, endings):
+    """What a line gains or loses beside its mean log-probability and its length, in nats a token."""
+    bonus, words, recent = 0.0, split_words(line), section.lines[-8:]
+    if line.strip() in {earlier.strip() for earlier in section.lines} or len(words) < 2:
+        bonus -= 10
+    # the same line with another end; the same again within it; the third line that begins alike
+    said, pairs = {pair for earlier in recent for pair in pairwise(split_words(earlier))}, [*pairwise(words)]
+    repeated = sum(pair in said or pair in pairs[:i] for i, pair in enumerate(pairs)) / max(1, len(pairs))
+    bonus -= 4 * max(0, repeated - 0.25)
+    bonus -= 0.3 * max(0, sum(split_words(earlier)[:2] == words[:2] for earlier in recent[-4:]) - 1)
+    for partner in partners[:1]:
+        rhyme = rhymes(partner, line)
+        bonus += {'none': -4.0, 'slant': -1.5, 'perfect': 0.0, 'multisyllabic': 0.2}[rhyme.kind] - 0.5 * rhyme.homophone
+    end = line_end(line)[0]
+    bonus -= 2.0 * (end in {line_end(earlier)[0] for earlier in recent})
+    if not partners and 'X' != section.scheme[len(section.lines) % len(section.scheme)] and endings.classes:
+        # whoever comes next has to rhyme with it
+        bonus -= 1.5 * (len(endings.rhyming(line)) < 12 or end in WEAK or end not in lexicon())
+    return bonus

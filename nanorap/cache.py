@@ -15,14 +15,18 @@ class KVCache:
 
     def __init__(self, config, B, max_len, device='cpu', dtype=torch.float32):
         shape = (config.n_layer, B, config.n_kv_head, max_len, config.n_embd // config.n_head)
+        if torch.device(device).type == 'cpu':
+            dtype = torch.float32  # attention in bfloat16 takes ten times as long there
         self.k = torch.zeros(shape, device=device, dtype=dtype)
         self.v = torch.zeros(shape, device=device, dtype=dtype)
+        self.layers = list(zip(self.k, self.v, strict=True))  # views
         self.pos, self.max_len, self.sinks = [0] * B, max_len, min(self.SINKS, max_len - 1)
 
     def begin(self, B, T):
         """T more tokens for the first B rows: their positions, (T,), or (B, 1) for rows of different lengths."""
         pos, device = self.pos[:B], self.k.device
         self.end = min(max(pos) + T, self.max_len)
+        self.filled = slice(B), slice(None), slice(self.end)
         self.even = min(pos) == max(pos)
         if self.even and pos[0] + T <= self.max_len:
             self.place = slice(B), slice(None), slice(pos[0], pos[0] + T)
@@ -35,9 +39,11 @@ class KVCache:
 
     def update(self, layer, k, v):
         """Store the new k and v, (B, n_kv_head, T, hs), of one layer; return all there are, (B, n_kv_head, end, hs)."""
-        for cache, new in ((self.k, k), (self.v, v)):
-            cache[layer][self.place] = new if isinstance(self.place[0], slice) else new[:, :, 0]
-        return self.k[layer, : len(k), :, : self.end], self.v[layer, : len(k), :, : self.end]
+        keys, values = self.layers[layer]
+        if not isinstance(self.place[0], slice):
+            k, v = k[:, :, 0], v[:, :, 0]
+        keys[self.place], values[self.place] = k, v
+        return keys[self.filled], values[self.filled]
 
     def distance(self, pos):
         """How far each column's token lies behind the newest, pos (B, 1) or (1,); negative for an empty one; (B, 1, 1, end)."""

@@ -7,14 +7,21 @@
 #include <immintrin.h>
 #endif
 
-typedef float floats __attribute__((vector_size(32)));
+#ifdef __AVX512F__
+enum { WIDTH = 16 };
+#else
+enum { WIDTH = 8 };
+#endif
+typedef float floats __attribute__((vector_size(4 * WIDTH)));
 
 static inline floats widen(const int8_t *w) {
-#ifdef __AVX2__
+#if defined __AVX512F__
+    return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)w)));
+#elif defined __AVX2__
     return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)w)));
 #else
     floats wide;
-    for (int i = 0; i < 8; i++) wide[i] = w[i];
+    for (int i = 0; i < WIDTH; i++) wide[i] = w[i];
     return wide;
 #endif
 }
@@ -25,7 +32,7 @@ enum { ROWS = 4 };  // of w, at once
 static inline __attribute__((always_inline)) void block(const float *x, const int8_t *w, const float *scale, const float *bias,
                                                         float *y, long N, long K, const int nb, const int nr) {
     floats sum[3][ROWS] = {0};
-    for (long k = 0; k + 8 <= K; k += 8) {
+    for (long k = 0; k + WIDTH <= K; k += WIDTH) {
         floats wide[ROWS];
         #pragma GCC unroll 4
         for (int r = 0; r < nr; r++) {
@@ -35,7 +42,7 @@ static inline __attribute__((always_inline)) void block(const float *x, const in
         #pragma GCC unroll 3
         for (int b = 0; b < nb; b++) {
             floats v;
-            memcpy(&v, x + b * K + k, 32);
+            memcpy(&v, x + b * K + k, sizeof v);
             #pragma GCC unroll 4
             for (int r = 0; r < nr; r++) sum[b][r] += v * wide[r];
         }
@@ -43,8 +50,8 @@ static inline __attribute__((always_inline)) void block(const float *x, const in
     for (int b = 0; b < nb; b++)
         for (int r = 0; r < nr; r++) {
             float total = 0;
-            for (int i = 0; i < 8; i++) total += sum[b][r][i];
-            for (long k = K / 8 * 8; k < K; k++) total += x[b * K + k] * w[r * K + k];
+            for (int i = 0; i < WIDTH; i++) total += sum[b][r][i];
+            for (long k = K / WIDTH * WIDTH; k < K; k++) total += x[b * K + k] * w[r * K + k];
             y[b * N + r] = scale[r] * total + (bias ? bias[r] : 0);
         }
 }

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from nanorap.bars import rhyme_counts, write_bars
+from nanorap.bars import write_bars
 from nanorap.generate import generate
 from nanorap.pretrained import family, to_transformers, transformers_config
 from nanorap.rhyme import split_words
+from nanorap.scheme import rhyme_counts
 
 
 def peers(model, folder, prompts, new, device, dtypes):
@@ -74,7 +75,7 @@ def rhyme_costs(model, reference, make_cache, tokenizer, start, scheme, n, max_n
 
     model: in eval mode, may be packed. reference: the same model in fp32 on the CPU, which says how likely the samples are."""
     print(f"rhyme={scheme}, {n} samples of {max_new_tokens} tokens, temperature 1, whole lines counted")
-    ids = tokenizer.encode(start)
+    ids = [tokenizer.eot, *tokenizer.encode(start)]  # a song of its own, as sample.py has it
     settings = n, max_new_tokens, min(tokenizer.vocab_size, model.config.vocab_size), tokenizer.eot, seed
     for name in ('plain', 'rhymed'):
         samples, t0 = [[] for _ in range(n)], time.perf_counter()

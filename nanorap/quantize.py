@@ -10,6 +10,7 @@ A model that is packed can't be trained or saved.
 import ctypes
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x):
         (N, K), x = self.weight.shape, x.contiguous()
+        assert x.size(-1) == K and x.dtype == torch.float32, f"{x.dtype} {tuple(x.shape)} for a weight {N} x {K}"
         y = x.new_empty(*x.shape[:-1], N)
         self.kernel(x.data_ptr(), self.weight.data_ptr(), self.scale.data_ptr(),
                     None if self.bias is None else self.bias.data_ptr(), y.data_ptr(), x.numel() // K, N, K)
@@ -58,18 +60,20 @@ def quantized(weight):
 def int8_kernel():
     """int8_linear() of int8.c, compiled for this machine in a second, or a string that says why not."""
     library = next((Path(torch.__file__).parent / 'lib').glob('lib*omp*'), None)
+    if library is None:
+        return "this PyTorch comes without its own OpenMP library"
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(__file__).with_name('int8.c'), f'{folder}/int8.so'
-        compiler = os.environ.get('CC', 'cc')
+        compiler = shlex.split(os.environ.get('CC') or 'cc')
         flags = ['-O3', '-mcpu=native' if platform.machine() in ('arm64', 'aarch64') else '-march=native', '-fPIC', '-fopenmp']
         try:
             # linked without OpenMP: it is to use PyTorch's threads, for those of a second one would be in their way
             ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
             for command in ([*flags, '-c', source, '-o', f'{binary}.o'], ['-shared', f'{binary}.o', '-o', binary]):
-                subprocess.run([compiler, *command], check=True, capture_output=True, text=True)
+                subprocess.run([*compiler, *command], check=True, capture_output=True, text=True)
             kernel = ctypes.CDLL(binary).int8_linear
         except FileNotFoundError:
-            return f"there is no C compiler '{compiler}'"
+            return f"there is no C compiler '{compiler[0]}'"
         except (OSError, subprocess.CalledProcessError) as e:
             return (getattr(e, 'stderr', None) or str(e)).strip().splitlines()[0][:150]
     kernel.argtypes, kernel.restype = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 3, None

@@ -7,10 +7,11 @@ import torch
 
 from model import GPT
 from nanorap import UserError
-from nanorap.bars import Endings, Section, check_scheme, perfect, rhyme_counts, write_bars
+from nanorap.bars import write_bars
 from nanorap.cache import KVCache
 from nanorap.quantize import pack
 from nanorap.rhyme import rhymes, syllables
+from nanorap.scheme import Endings, Section, check_scheme, perfect, rhyme_counts
 from nanorap.tokenizer import load_tokenizer
 
 PROMPT = "[Verse 1]\nI had a little dog, his name was Ray,\nWe walked along the river every day,\n"
@@ -31,6 +32,7 @@ def test_where_a_text_stands_in_its_scheme():
     free = Section('XAXA', 'one\ntwo\nthree\n')
     assert free.partners() == ['two'] and Section('XAXA', 'one\n').complete()
     assert Section('AAAA', 'a\nb\nc\n').partners() == ['c', 'b', 'a']  # the nearest first
+    assert Section('XX', 'I know it\nyes\n[Hook]\nI know it now\n').length() == 3 and Section('XX', '[Hook]\n').length() is None
 
 
 def test_counting_by_hand():
@@ -52,12 +54,17 @@ def smollm2():
     return pack(GPT.from_pretrained('smollm2').eval()), load_tokenizer('smollm2')
 
 
-def write(model, tokenizer, n, scheme='AABB', **options):
+def write(model, tokenizer, n, scheme='AABB', hear=None, **options):
     texts, heard = [PROMPT] * n, [[] for _ in range(n)]
-    options = dict(temperature=0.9, top_k=50, candidates=3, hear=lambda *told: heard[told[0]].append(told[1:])) | options
+    options = dict(temperature=0.9, top_k=50, candidates=3) | options
     prompt = [tokenizer.eot] + tokenizer.encode(PROMPT)
+
+    def listen(sample, *told):
+        heard[sample].append(told)
+        return hear and hear(sample, len(heard[sample]))
+
     for sample, ids, logprobs in write_bars(model, partial(KVCache, model.config), tokenizer, prompt, scheme, n, 32,
-                                            tokenizer.vocab_size, tokenizer.eot, 0, **options):
+                                            tokenizer.vocab_size, tokenizer.eot, 0, hear=listen, **options):
         texts[sample] += tokenizer.decode(ids)
         assert heard[sample][len(heard[sample]) - len(ids):] == list(zip(ids, logprobs, strict=True))
     return texts, heard
@@ -87,6 +94,9 @@ def test_lines_rhyme_and_their_log_probabilities_are_the_models(smollm2):
 
 
 def test_syllables_are_held(smollm2):
-    [text], _ = write(*smollm2, 1, scheme='XX', syllables_wanted=8)
+    [text, other], _ = write(*smollm2, 2, scheme='XX', syllables_wanted=8)
     counts = [syllables(line) for line in text.removeprefix(PROMPT).split('\n')[:-1]]
     assert counts and sum(abs(count - 8) <= 1 for count in counts) >= 0.7 * len(counts), text
+    # hear ends a sample where it says so, and the other one goes on as before
+    texts, heard = write(*smollm2, 2, scheme='XX', syllables_wanted=8, hear=lambda sample, n: sample == 0 and n == 5)
+    assert len(heard[0]) == 5 and text.startswith(texts[0]) and texts[1] == other

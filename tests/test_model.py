@@ -2,11 +2,13 @@
 
 import json
 import math
+import subprocess
+import sys
 from functools import partial
 
 import pytest
 import torch
-from conftest import randomise
+from conftest import ROOT, randomise
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -155,6 +157,17 @@ def test_every_parameter_has_a_gradient(switches):
     idx = torch.randint(101, (2, 32), generator=torch.manual_seed(0))
     model(idx, idx.roll(-1, 1)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_loading_draws_nothing_and_imports_no_compiler():
+    code = """import sys, torch
+from model import GPT, GPTConfig
+model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=30, tie_weights=False))
+state = torch.get_rng_state()
+loaded = GPT.from_state_dict(model.config_dict(), model.state_dict())
+assert all(a is b or a.equal(b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+assert torch.get_rng_state().equal(state) and 'torch._dynamo' not in sys.modules"""
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
 
 def test_init_is_gpt2s():

@@ -15,15 +15,18 @@ from nanorap.quantize import Int8Linear, int8_kernel, pack, quantized
 TINY = dict(n_layer=2, n_head=2, n_embd=48, block_size=32, vocab_size=101)
 
 
-@pytest.fixture(scope='module')
-def kernel():
-    found = int8_kernel()
+@pytest.fixture(scope='module', params=['cc', 'cc -mno-avx512f', 'cc -mno-avx512f -mno-avx2'], ids=['native', 'avx2', 'plain'])
+def kernel(request):
+    """Compiled for this machine, and as for lesser ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('CC', request.param)
+        found = int8_kernel()
     if isinstance(found, str):
         pytest.skip(found)
     return found
 
 
-@pytest.mark.parametrize('N, K', [(1, 1), (3, 8), (4, 16), (7, 13), (101, 48), (64, 3072)])
+@pytest.mark.parametrize('N, K', [(1, 1), (3, 8), (4, 16), (7, 13), (5, 25), (101, 48), (64, 3072)])
 def test_int8_kernel_by_plain_arithmetic(kernel, N, K):
     torch.manual_seed(0)
     weight, bias, x = torch.randn(N, K), torch.randn(N), torch.randn(11, K)
@@ -55,7 +58,24 @@ def test_a_packed_model_says_the_same(switches, how, tolerance):
 
 
 @torch.inference_mode()
-def test_without_a_compiler_the_same_numbers_and_a_word(kernel, monkeypatch, capsys):
+@pytest.mark.parametrize('pos', ['learned', 'rotary', 'alibi'])
+def test_bfloat16_over_a_cache(pos):
+    """On a CPU the cache is in float32, and so is attention."""
+    model, idx = randomise(GPT(GPTConfig(**TINY, pos=pos))).bfloat16(), torch.randint(101, (2, 32))
+    wanted, packed = model(idx).float(), pack(model)
+    cache = KVCache(model.config, 2, 32, dtype=torch.bfloat16)
+    assert cache.k.dtype == torch.float32
+    cache.pos = [0, 0]
+    for done, T in ((7, 7), (8, 1), (9, 1), (32, 23)):
+        found = packed(idx[:, done - T : done], cache=cache)
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - wanted[:, done - 1]).norm() < 0.05 * wanted[:, done - 1].norm()
+
+
+@torch.inference_mode()
+def test_without_a_compiler_the_same_numbers_and_a_word(monkeypatch, capsys):
+    if isinstance(int8_kernel(), str):
+        pytest.skip('no compiler')
     idx = torch.randint(101, (2, 20), generator=torch.manual_seed(0))
     wanted = pack(randomise(GPT(GPTConfig(**TINY))), 'int8')(idx)
     for compiler, words in (('no-such-compiler', 'no C compiler'), (sys.executable, 'warning')):
