@@ -1,0 +1,93 @@
+"""
+Jobs of many clients for one worker: a thread that does them one by one, in the order in which they came.
+
+    worker = Worker(work, places=64)     # work(job) runs in its thread, and calls job.tell(…) and job.check()
+    job = Job(request)                   # in asyncio's loop
+    worker.add(job)
+    await job.events.get()               # {'waiting': 3}, then what work() tells
+    worker.leave(job)                    # its client has gone: from now on job.check() raises Gone
+"""
+
+import asyncio
+import sys
+import threading
+import traceback
+from collections import deque
+
+from nanorap import UserError
+
+
+class Full(Exception):
+    """As many jobs are waiting as may."""
+
+
+class Gone(Exception):
+    """Nobody waits for this job any more."""
+
+
+class Job:
+    """One request, and the events on the way to its client. The last of them holds 'done' or 'error'."""
+
+    def __init__(self, request):
+        self.request, self.gone = request, False
+        self.events, self.loop = asyncio.Queue(), asyncio.get_running_loop()
+
+    def tell(self, **event):
+        """From any thread."""
+        try:
+            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+        except RuntimeError:  # the loop has ended, and the process with it
+            self.gone = True
+
+    def check(self):
+        if self.gone:
+            raise Gone
+
+
+class Worker:
+    def __init__(self, work, places):
+        self.work, self.places, self.waiting, self.doing = work, places, deque(), None
+        self.changed = threading.Condition()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def add(self, job):
+        with self.changed:
+            if len(self.waiting) >= self.places:
+                raise Full
+            self.waiting.append(job)
+            ahead = len(self.waiting) - 1 + (self.doing is not None)
+            if ahead:
+                job.tell(waiting=ahead)
+            self.changed.notify()
+
+    def leave(self, job):
+        """May be called for a job that is done, too."""
+        job.gone = True
+        with self.changed:
+            if job in self.waiting:
+                self.waiting.remove(job)
+                self._tell_places()
+
+    def _tell_places(self):
+        for ahead, job in enumerate(self.waiting, self.doing is not None):
+            job.tell(waiting=ahead)
+
+    def _run(self):
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.waiting)
+                self.doing = self.waiting.popleft()
+                self._tell_places()
+            try:
+                self.doing.check()
+                self.work(self.doing)
+            except Gone:
+                pass
+            except UserError as e:
+                self.doing.tell(error=str(e))
+            except Exception as e:  # one job's failure must not end the others'
+                traceback.print_exc()
+                print(f"a request failed ({type(e).__name__}); the server goes on", file=sys.stderr)
+                self.doing.tell(error=f"the server failed at this request ({type(e).__name__}); its terminal says more")
+            with self.changed:
+                self.doing = None
