@@ -67,6 +67,7 @@ except ValueError:
 for bad, advice in [(not loopback and not (user and password), f"--host={host} lets other machines in: it needs --user=… and a "
                      "password in the environment variable NANORAP_PASSWORD"),
                     (bool(user) != bool(password), "a user needs a password, and a password a --user"),
+                    (not (user + password).isascii() or ':' in user, "user and password must be ASCII, the user without a colon"),
                     (not 0 <= port < 65536, "port must lie between 0 and 65535"),
                     (min(max_prompt, context, max_tokens, queue) < 1 or max_cache <= 0, "limits must be above 0")]:
     if bad:

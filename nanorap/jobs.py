@@ -55,9 +55,7 @@ class Worker:
             if len(self.waiting) >= self.places:
                 raise Full
             self.waiting.append(job)
-            ahead = len(self.waiting) - 1 + (self.doing is not None)
-            if ahead:
-                job.tell(waiting=ahead)
+            job.tell(waiting=len(self.waiting) - 1 + (self.doing is not None))
             self.changed.notify()
 
     def leave(self, job):
@@ -77,6 +75,7 @@ class Worker:
             with self.changed:
                 self.changed.wait_for(lambda: self.waiting)
                 self.doing = self.waiting.popleft()
+                self.doing.tell(waiting=0)
                 self._tell_places()
             try:
                 self.doing.check()
