@@ -67,7 +67,7 @@ except ValueError:
 for bad, advice in [(not loopback and not (user and password), f"--host={host} lets other machines in: it needs --user=… and a "
                      "password in the environment variable NANORAP_PASSWORD"),
                     (bool(user) != bool(password), "a user needs a password, and a password a --user"),
-                    (not (user + password).isascii() or ':' in user, "user and password must be ASCII, the user without a colon"),
+                    (not (user + password).isascii() or ':' in user, "user and password must be ASCII, the user without :"),
                     (not 0 <= port < 65536, "port must lie between 0 and 65535"),
                     (min(max_prompt, context, max_tokens, queue) < 1 or max_cache <= 0, "limits must be above 0")]:
     if bad:
@@ -113,7 +113,7 @@ def menu():
 
 # ---- the API
 
-app = guarded_app('NanoRapGPT', user, password, host if loopback else '', max_body=8 * max_prompt + 10_000)
+app = guarded_app('NanoRapGPT', user, password, host if loopback else '', max_body=12 * max_prompt + 10_000)
 
 
 class Ask(BaseModel, extra='forbid', allow_inf_nan=False):

@@ -146,7 +146,7 @@ function tellLine() {
 
 // ---- changes, and the way back
 
-let piece = null // {start, end}: what the model wrote last, if it is still there
+let piece = null // {start, text}: what the model wrote last, if it is still there
 const past = [], future = []
 let typing = 0 // when the last key was pressed: keys in a row are undone together
 
@@ -193,10 +193,9 @@ area.addEventListener('input', () => {
   let same = 0 // where the change begins
   while (same < area.value.length && area.value[same] === before.text[same]) same++
   same = Math.min(same, area.selectionStart)
-  if (writing && same < writing.at) writing.at += shift
-  if (piece && same < piece.end && !writing) {
-    piece = same + Math.max(0, -shift) <= piece.start ? {start: piece.start + shift, end: piece.end + shift} : null
-  }
+  if (writing && same < writing.at) writing.at = Math.min(Math.max(same, writing.at + shift), area.value.length)
+  if (piece && same <= piece.start) piece = {...piece, start: piece.start + shift}
+  if (piece && !area.value.startsWith(piece.text, piece.start)) piece = null
   if (!writing) closeChoices()
   changed()
 })
@@ -279,13 +278,14 @@ function stop() { writing?.abort.abort() }
 
 /** Ask, and hand on each piece of text; tells how it goes. Returns what came at last, or null if it was stopped. */
 async function draw(wanted, abort, take) {
-  let tokens = 0, t0 = performance.now()
-  say(wanted.rhyme ? 'looking for lines that fit…' : 'writing…')
+  const t0 = performance.now(), going = wanted.rhyme ? 'looking for lines that fit…' : 'writing…'
+  say(going)
   try {
     for await (const event of generate(wanted, abort.signal)) {
+      abort.signal.throwIfAborted() // some may have come before it was stopped
       if (event.error) throw new Error(event.error)
       if (event.waiting !== undefined) {
-        say(event.waiting ? `waiting: ${event.waiting} before you` : 'writing…')
+        say(event.waiting ? `waiting: ${event.waiting} before you` : going)
       } else if (event.loading) {
         say(`loading ${event.loading}…`)
       } else if (event.done) {
@@ -294,7 +294,7 @@ async function draw(wanted, abort, take) {
         return event
       } else {
         take(event.sample, event.text)
-        if (++tokens === 1) say(wanted.rhyme ? 'looking for lines that fit…' : 'writing…')
+        say(going)
       }
     }
     throw new Error('the connection broke: try again')
@@ -310,30 +310,37 @@ async function goOn() {
   closeChoices()
   let wanted
   try { wanted = ask('', 1, number('seed')) } catch (e) { return say(e.message, true) }
+  const original = area.value
   remember()
-  if (area.value.trim() && !area.value.endsWith('\n') && !fields.finish.checked) change(area.value + '\n')
-  // without blanks at its end, which would be no beginning of a token
-  else if (fields.finish.checked) change(area.value.replace(/[ \t]+$/, ''))
-  const start = area.value.length
-  writing = {at: start, abort: new AbortController()}
+  if (fields.finish.checked) change(original.replace(/[ \t]+$/, '')) // blanks at its end would be no beginning of a word
+  else if (original.trim() && !original.endsWith('\n')) change(original + '\n')
+  const prompt = area.value
+  let written = ''
+  writing = {at: prompt.length, abort: new AbortController()}
   typing = 0
   piece = null
   tries = 0
   busy(true)
-  await draw({...wanted, prompt: area.value}, writing.abort, (_, text) => {
+  await draw({...wanted, prompt}, writing.abort, (_, text) => {
     const {scrollHeight, scrollTop, clientHeight} = document.documentElement
     const follows = scrollHeight - scrollTop - clientHeight < 80
     const caret = area.selectionStart >= writing.at && area.selectionStart === area.selectionEnd
     area.setRangeText(text, writing.at, writing.at, 'preserve')
     writing.at += text.length
+    written += text
     if (caret) area.setSelectionRange(writing.at, writing.at)
     changed()
     if (follows) document.documentElement.scrollTop = document.documentElement.scrollHeight
   })
-  const end = writing.at
+  const start = writing.at - written.length
   writing = null
-  if (end > start) piece = {start: Math.min(start, end), end}
   busy(false)
+  if (!written && area.value === prompt) { // nothing came: as if it had not been asked for
+    past.pop()
+    return change(original)
+  }
+  if (written && area.value.startsWith(written, start)) piece = {start, text: written}
+  $('heard').textContent = written
   changed()
 }
 
@@ -343,7 +350,7 @@ let place = null // {start, end, seed}: what an alternative takes the place of
 
 /** The model's last piece, or else as many last lines as are to be written. */
 function lastLines() {
-  if (piece && piece.end > piece.start) return {start: piece.start, end: piece.end}
+  if (piece) return {start: piece.start, end: piece.start + piece.text.length}
   const text = area.value
   let start = text.trimEnd().length
   for (let i = 0; i < (number('lines') || 1) && start > 0; i++) {
@@ -416,7 +423,7 @@ function pick(i) {
   if (writing || !text?.trim()) return
   remember()
   const {start, end} = place
-  piece = {start, end: start + text.length}
+  piece = {start, text}
   closeChoices()
   change(area.value.slice(0, start) + text + area.value.slice(end), start + text.length)
   area.focus()
@@ -556,6 +563,7 @@ async function begin() {
   try {
     const draft = JSON.parse(localStorage.getItem('draft'))
     if (draft?.text) bring(draft)
+    say('')
   } catch { /* none, or storage is off */ }
   past.length = 0
   await follow()
