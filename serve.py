@@ -196,7 +196,7 @@ def openapi():
 @app.get('/{name}', include_in_schema=False)
 def page(name='index.html'):
     file = 'api.html' if name == 'api' else name
-    if file not in ('index.html', 'api.html', 'style.css', 'page.js', 'icon.svg'):
+    if file not in ('index.html', 'api.html', 'style.css', 'theme.js', 'page.js', 'icon.svg'):
         raise HTTPException(404, "there is no such page: the verses are at /, the API's documentation at /api")
     return FileResponse(Path(__file__).parent / 'web' / file)
 

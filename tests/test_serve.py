@@ -164,7 +164,7 @@ def test_limits_and_mistakes(port):
 
 
 def test_pages_and_headers(port):
-    for path in ('/', '/api', '/style.css', '/page.js', '/icon.svg', '/openapi.json'):
+    for path in ('/', '/api', '/style.css', '/theme.js', '/page.js', '/icon.svg', '/openapi.json'):
         connection, answer = connect(port, path)
         content = answer.read().decode()
         assert answer.status == 200 and "default-src 'self'" in answer.headers['content-security-policy'], path

@@ -536,17 +536,7 @@ document.addEventListener('keydown', e => {
 })
 document.addEventListener('click', e => { if (!$('save').contains(e.target)) $('save').open = false })
 
-const dark = matchMedia('(prefers-color-scheme: dark)')
-let theme = null
-try { theme = localStorage.getItem('theme') } catch { /* storage is off */ }
-function showTheme() { document.documentElement.dataset.theme = theme ?? (dark.matches ? 'dark' : 'light') }
-dark.addEventListener('change', showTheme)
-$('theme').onclick = () => {
-  theme = document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark'
-  try { localStorage.setItem('theme', theme) } catch { /* storage is off */ }
-  showTheme()
-}
-showTheme()
+$('theme').onclick = switchTheme
 
 // ---- the beginning: the models, then what a link or the last visit left
 
