@@ -4,7 +4,7 @@ Jobs of many clients for one worker: a thread that does them one by one, in the 
     worker = Worker(work, places=64)     # work(job) runs in its thread, and calls job.tell(…) and job.check()
     job = Job(request)                   # in asyncio's loop
     worker.add(job)
-    await job.events.get()               # {'waiting': 3}, then what work() tells
+    await job.batches.get()              # [{'waiting': 3}], then what work() tells, as lists of events
     worker.leave(job)                    # its client has gone: from now on job.check() raises Gone
 """
 
@@ -26,18 +26,37 @@ class Gone(Exception):
 
 
 class Job:
-    """One request, and the events on the way to its client. The last of them holds 'done' or 'error'."""
+    """One request, and the events on the way to its client. The last of them holds 'done' or 'error'.
+
+    The first piece of text is handed on at once, and what comes within PAUSE after it together: a loop that wakes up for each
+    token takes the processor from the worker's threads, which wait for each other.
+    """
+
+    PAUSE = 0.05  # seconds
 
     def __init__(self, request):
         self.request, self.gone = request, False
-        self.events, self.loop = asyncio.Queue(), asyncio.get_running_loop()
+        self.loop, self.batches = asyncio.get_running_loop(), asyncio.Queue()
+        self.pending, self.pausing = deque(), False
 
     def tell(self, **event):
         """From any thread."""
-        try:
-            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
-        except RuntimeError:  # the loop has ended, and the process with it
-            self.gone = True
+        self.pending.append(event)
+        if not self.pausing or 'text' not in event:
+            self.pausing = 'text' in event
+            try:
+                self.loop.call_soon_threadsafe(self._hand_on)
+            except RuntimeError:  # the loop has ended, and the process with it
+                self.gone = True
+
+    def _hand_on(self):
+        self.pausing = False  # before it looks: what comes later calls again
+        events = [self.pending.popleft() for _ in range(len(self.pending))]
+        if events:
+            self.batches.put_nowait(events)
+            if 'text' in events[-1]:
+                self.pausing = True
+                self.loop.call_later(self.PAUSE, self._hand_on)
 
     def check(self):
         if self.gone:

@@ -7,6 +7,7 @@ line, and answers that come event by event.
     event = await outcome(worker, job, request)    # or the last of them
 """
 
+import json
 import secrets
 from typing import Annotated
 
@@ -69,19 +70,20 @@ def guarded_app(title, user, password, host, max_body):
     return app
 
 
-async def events(job):
-    last = False
-    while not last:
-        event = await job.events.get()
-        last = 'done' in event or 'error' in event
-        yield event
+async def batches(job):
+    """A job's events, those that came together as a list."""
+    events = [{}]
+    while not {'done', 'error'} & events[-1].keys():
+        events = await job.batches.get()
+        yield events
 
 
 class Stream(StreamingResponse):
     """A job's events as they come, a line of JSON each. A client that goes away frees its place."""
 
     def __init__(self, worker, job):
-        super().__init__((JSONResponse(event).body + b'\n' async for event in events(job)), media_type='application/x-ndjson')
+        lines = (''.join(json.dumps(event, ensure_ascii=False) + '\n' for event in events) async for events in batches(job))
+        super().__init__(lines, media_type='application/x-ndjson')
         self.worker, self.job = worker, job
 
     async def __call__(self, *args):
@@ -101,7 +103,7 @@ async def outcome(worker, job, request):
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
-        async for event in events(job):
-            last = event
+        async for events in batches(job):
+            last = events[-1]
         tasks.cancel_scope.cancel()
     return last
