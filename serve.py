@@ -10,6 +10,7 @@ import gc
 import ipaddress
 import os
 import socket
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -80,18 +81,21 @@ first_model = out_dir if init_from == 'resume' else init_from
 
 # ---- what the worker's thread does
 
+writer = None
+
+
 def load(name):
+    global writer
+    writer = None  # first: two may be too much for the memory
+    gc.collect()
     model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype), quantize)
-    return Writer(name, model, load_tokenizer(name), rt, context, max_cache)
+    writer = Writer(name, model, load_tokenizer(name), rt, context, max_cache)
 
 
 def work(job):
-    global writer
     if writer is None or writer.name != job.request.model:
         job.tell(loading=job.request.model)
-        writer = None  # first: two may be too much for the memory
-        gc.collect()
-        writer = load(job.request.model)
+        load(job.request.model)
     writer.write(job)
 
 
@@ -209,8 +213,7 @@ except OSError as e:
     raise UserError(f"can't listen at --host={host} --port={port} ({e.strerror}): choose another --port, 0 for any") from None
 print(f"loading {first_model}", flush=True)
 songs, names = training_songs()
-writer = load(first_model)
-worker, one_at_a_time = Worker(work, queue), anyio.CapacityLimiter(1)
+worker, one_at_a_time = Worker(partial(load, first_model), work, queue), anyio.CapacityLimiter(1)
 url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 print(f"{len(names)} training songs to look for copies in\nopen {url} (Ctrl-C ends it)", flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level='warning', access_log=False, server_header=False, lifespan='off',

@@ -1,7 +1,7 @@
 """
 Jobs of many clients for one worker: a thread that does them one by one, in the order in which they came.
 
-    worker = Worker(work, places=64)     # work(job) runs in its thread, and calls job.tell(…) and job.check()
+    worker = Worker(begin, work, places=64)    # begin() and work(job) run in its thread; work calls job.tell(…), job.check()
     job = Job(request)                   # in asyncio's loop
     worker.add(job)
     await job.batches.get()              # [{'waiting': 3}], then what work() tells, as lists of events
@@ -64,10 +64,19 @@ class Job:
 
 
 class Worker:
-    def __init__(self, work, places):
-        self.work, self.places, self.waiting, self.doing = work, places, deque(), None
-        self.changed = threading.Condition()
+    """At most `places` jobs wait. What begin() raises is raised here.
+
+    All that computes with PyTorch belongs into begin() and work(): each thread that does has OpenMP threads of its own, and
+    where these are more than the processors, OpenMP lets them sleep between any two layers, which costs a third of the speed.
+    """
+
+    def __init__(self, begin, work, places):
+        self.begin, self.work, self.places, self.waiting, self.doing = begin, work, places, deque(), None
+        self.changed, self.begun, self.failure = threading.Condition(), threading.Event(), None
         threading.Thread(target=self._run, daemon=True).start()
+        self.begun.wait()
+        if self.failure:
+            raise self.failure
 
     def add(self, job):
         with self.changed:
@@ -90,6 +99,13 @@ class Worker:
             job.tell(waiting=ahead)
 
     def _run(self):
+        try:
+            self.begin()
+        except BaseException as e:  # a UserError is a SystemExit
+            self.failure = e
+            return
+        finally:
+            self.begun.set()
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self.waiting)
