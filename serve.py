@@ -106,7 +106,11 @@ def training_songs():
     folder = find_dataset(name) if name else None
     if folder is None or not dataset and not (folder / 'meta.json').exists():
         return None, []
-    songs = index_songs(folder, tokenizer_from_meta(read_meta(folder), folder))
+    meta = read_meta(folder)
+    if meta['splits']['train']['tokens'] > 10**8:
+        print(f"{folder} has more than 100 million training tokens, too many to look for copies in", flush=True)
+        return None, []
+    songs = index_songs(folder, tokenizer_from_meta(meta, folder))
     return songs, song_names(folder, songs)
 
 
@@ -215,6 +219,7 @@ print(f"loading {first_model}", flush=True)
 songs, names = training_songs()
 worker, one_at_a_time = Worker(partial(load, first_model), work, queue), anyio.CapacityLimiter(1)
 url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-print(f"{len(names)} training songs to look for copies in\nopen {url} (Ctrl-C ends it)", flush=True)
+print(f"{len(names)} training songs to look for copies in" if names else "no training songs known: copies are not marked")
+print(f"open {url} (Ctrl-C ends it)", flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level='warning', access_log=False, server_header=False, lifespan='off',
                               limit_concurrency=256, timeout_graceful_shutdown=1)).run(sockets=[listener])
