@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := data/lyrics_demo
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo web test lint clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,7 +29,16 @@ demo: setup  ## fine-tune a real pretrained model on the shipped songs and print
 	@echo "== $$(date +%T) sampling: two continuations of demo.txt"
 	@$(PY) sample.py --out_dir=out-lyrics-demo --start=FILE:demo.txt --num_samples=2 --max_new_tokens=200
 
-test: setup  ## run every test, on every core
+# the model that make demo trains, if it is there, or else the pretrained one as it comes. OPTIONS="--port=9000", and so on
+web: setup $(VENV)/installed-web  ## a page to write verses with, on 127.0.0.1
+	@$(PY) serve.py $$(test -e out-lyrics-demo/best && echo --out_dir=out-lyrics-demo || echo --init_from=smollm2) $(OPTIONS)
+
+$(VENV)/installed-web: requirements-web.txt $(VENV)/installed
+	@echo "== $$(date +%T) installing the web server"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-web.txt
+	@touch $@
+
+test: setup $(VENV)/installed-web  ## run every test, on every core
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto
 
 lint: setup  ## check the style

@@ -139,7 +139,8 @@ def _configure(scope, argv):
                 fail(f"{arg} needs a value, as in --{key}={scope[key]}")
             override(key, parsed(key, text) if equals else True, arg)
     if given and os.environ.get('RANK', '0') == '0':  # of several processes, one prints
-        print("Overriding: " + ", ".join(f"{key} = {value!r}" for key, value in given.items()), flush=True)
+        shown = given | {key: '…' for key in given if key == 'password'}
+        print("Overriding: " + ", ".join(f"{key} = {value!r}" for key, value in shown.items()), flush=True)
     return {key: scope[key] for key in options}, set(given)
 
 

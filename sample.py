@@ -25,6 +25,7 @@ from nanorap.generate import generate
 from nanorap.quantize import pack
 from nanorap.runtime import setup
 from nanorap.scheme import Endings, check_scheme
+from nanorap.text import Sample, encode
 from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
@@ -104,66 +105,30 @@ new_song = 'header' in about if new_song is None else new_song
 endings = Endings(tokenizer, vocab_size) if rhyme else None
 
 
-def encode(prompt):
+def encode_prompt(prompt):
     """A prompt's ids, at most block_size of them."""
-    ids = [tokenizer.eot] * (new_song or not prompt) + tokenizer.encode(prompt)
-    if max(ids) >= model.config.vocab_size:
-        raise UserError(f"the prompt has token id {max(ids)}, beyond the model's vocabulary of {model.config.vocab_size}: "
-                        f"the tokenizer of {name} is another model's")
+    ids = encode(tokenizer, prompt, model.config.vocab_size, new_song)
     if len(ids) > model.config.block_size and not interactive:
         print(f"note: the prompt has {len(ids)} tokens; the model sees the last {model.config.block_size}", file=sys.stderr)
     return ids[-model.config.block_size :]
 
 
-class Sample:
-    """The text that a prompt's new ids add to it, character by whole character."""
-
-    def __init__(self, prompt, ids, show=False):
-        self.prompt, self.ids, self.logprobs, self.text, self.show = prompt, [], [], '', show
-        # decoded together: some tokenizers drop the space before a text's first word
-        self.before, self.waiting, self.shown = [i for i in ids[-8:] if i != tokenizer.eot], [], 0
-        if show:
-            print(prompt, end='', flush=True)
-
-    def add(self, token, logprob):
-        """One token more; True if a stop text has come."""
-        self.ids.append(token)
-        self.logprobs.append(round(logprob, 4))
-        self.waiting.append(token)
-        self.read()
-        found = [at for text in stops if (at := self.text.find(text)) >= 0]
-        if found:
-            self.text = self.text[: min(found)]
-        if self.show:  # what may be the beginning of a stop text waits
-            end = len(self.text) - (0 if found else max([len(text) - 1 for text in stops], default=0))
-            print(self.text[self.shown : end], end='', flush=True)
-            self.shown = max(self.shown, end)
-        return bool(found)
-
-    def read(self, last=False):
-        new = tokenizer.decode(self.before + self.waiting)[len(tokenizer.decode(self.before)) :]
-        if last or not new.endswith('\ufffd'):  # the bytes of a character may come in several tokens
-            self.text += new
-            self.before, self.waiting = (self.before + self.waiting)[-8:], []
-
-    def close(self):
-        if self.waiting:
-            self.read(last=True)
-        if self.show:
-            print(self.text[self.shown :], end='', flush=True)
-        return self
-
-
 def draw(prompts, num_samples, show=False, lines=None):
     """Samples of each prompt, in order. show: print the only one as it comes. lines: end after so many."""
-    ids = [encode(prompt) for prompt in prompts]
-    samples = [Sample(prompt, i, show) for prompt, i in zip(prompts, ids, strict=True) for _ in range(num_samples)]
+    ids = [encode_prompt(prompt) for prompt in prompts]
+    samples = [Sample(tokenizer, prompt, i, stops) for prompt, i in zip(prompts, ids, strict=True) for _ in range(num_samples)]
+
+    def tell(text):
+        if show:
+            print(text, end='', flush=True)
 
     def hear(sample, token, logprob, first=0):
         sample = samples[first + sample]
         stopped = sample.add(token, logprob)
-        return stopped or lines is not None and sum(map(bool, map(str.strip, sample.text.split('\n')[:-1]))) >= lines
+        tell(sample.fresh())
+        return stopped or lines is not None and sample.whole_lines() >= lines
 
+    tell(prompts[0])
     options = num_samples, max_new_tokens, vocab_size, tokenizer.eot, seed
     with tqdm(total=max_new_tokens, unit='token', leave=False, disable=show or not sys.stderr.isatty()) as progress:
         if rhyme:  # one prompt after the other
@@ -174,7 +139,9 @@ def draw(prompts, num_samples, show=False, lines=None):
         else:
             for _ in generate(model, make_cache, ids, *options, hear=hear, repetition_penalty=repetition_penalty, **sampler):
                 progress.update()
-    return [sample.close() for sample in samples]
+    samples = [sample.close() for sample in samples]
+    tell(samples[0].fresh())
+    return samples
 
 
 stops = [text.replace('\\n', '\n') for text in stop.split('|') if text]

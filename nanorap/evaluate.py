@@ -7,6 +7,7 @@ Scoring texts by a model, and the standard tasks, with the arithmetic of lm-eval
 
 import math
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -257,6 +258,16 @@ def index_songs(data_dir, tokenizer):
     if (n := read_meta(data_dir)['splits']['train']['tokens']) > 10**8:
         raise UserError(f"{data_dir} has {n:,} training tokens, too many to look for copies in: leave --eval_samples out")
     return Songs(tokenizer.decode(ids) for ids in documents(data_dir, 'train'))
+
+
+def song_names(data_dir, songs):
+    """What each training song of index_songs() is called, by the data.json beside the split, or else by its number."""
+    names, path = {}, Path(data_dir) / 'data.json'
+    for entry in read_documents(path) if path.exists() else ():
+        if 'song_name' in entry and 'artist_name' in entry:
+            names[entry['text'].strip()] = f"“{entry['song_name']}” by {entry['artist_name']}"
+    plain = (re.sub(r'^(\[(Artist|Title): [^\n]*\]\n)+', '', text).strip() for text in songs.texts)
+    return [names.get(text, f"training song {number}") for number, text in enumerate(plain, 1)]
 
 
 def quick_measures(model, make_cache, tokenizer, songs, n, seed):

@@ -4,6 +4,7 @@ and the song it is nearest to by tf-idf.
     songs = Songs(texts)                 # an index of the training songs
     novelty(songs, text)                 # {'longest': 9, 'copied_4': 0.08, 'copied_8': …, 'copied_12': …, 'nearest': …}
     copies(songs, text)                  # [Copy('words that both have', their line in text, song, its line), ...]
+    copied_lines(songs, text)            # {number of a line in text: Copy(…), ...}
 
 Words are compared in lower case, without punctuation, and across line ends; section headers are no words. numpy only.
 """
@@ -155,6 +156,22 @@ def copies(songs, text, least=8):
             song = int(np.searchsorted(songs.starts, where[i], 'right')) - 1
             source = line_of(songs.texts[song], int(where[i]) - songs.starts[song])
             found.append(Copy(n, line_of(text, i), song, source))
+    return found
+
+
+def copied_lines(songs, text, least=8):
+    """{number of a line: Copy} of the lines that are copied whole, if they have ANCHOR words, or of which a song has `least`
+    words in a row, the longest such run."""
+    longest, where = matches(songs, songs.numbers(split_words(text)))
+    found, first = {}, 0
+    for number, line in enumerate(text.split('\n')):
+        n = len(split_words(line))
+        runs = np.minimum(longest[first : first + n], np.arange(n, 0, -1))  # to the line's end at most
+        if n >= ANCHOR and (best := int(runs.max())) >= min(n, least):
+            at = int(where[first + runs.argmax()])
+            song = int(np.searchsorted(songs.starts, at, 'right')) - 1
+            found[number] = Copy(best, line.strip(), song, line_of(songs.texts[song], at - songs.starts[song]))
+        first += n
     return found
 
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanorap.colour import ansi, page, rhyme_spans
+from nanorap.colour import annotate, ansi, page, rhyme_spans
 
 TEXT = '[Verse 1]\nThe cat was on a <mat>,\nA flat hat in the hall,\nI fell & I fall\n\n[Hook]\nMy day,\nno way,\na wall\n'
 
@@ -23,6 +23,20 @@ def test_which_words_by_hand():
     assert not {'Verse', 'Hook', 'My', 'wall'} & {word for word, _, _ in found}
     inner = words('A fine line in the wine\nand a sign', rhyme_spans('A fine line in the wine\nand a sign'))
     assert ('fine', 0, True) in inner and ('wine', 0, False) in inner and ('sign', 0, False) in inner
+
+
+def test_each_line_of_an_editor():
+    text = 'I was a born poet,\nand I know it (yeah)\n\n[Hook]\nno day\nmy way'
+    lines = annotate(text)
+    assert [line['syllables'] for line in lines] == [6, 5, 0, 0, 2, 2]
+    assert [line['letter'] for line in lines] == ['A', 'A', '', '', 'A', 'A']
+    marks = [[(line[start:end], number, internal) for start, end, number, internal in mark['spans']]
+             for line, mark in zip(text.split('\n'), lines, strict=True)]
+    assert marks[:2] == [[('poet', 0, False)], [('know', 0, True), ('it', 0, False)]]
+    assert marks[2:] == [[], [], [('day', 1, False)], [('way', 1, False)]]
+    # long ones in blocks, each with rhymes of its own
+    lines = annotate('\n'.join([text] * 40))
+    assert len(lines) == 240 and len({line['spans'][-1][2] for line in lines if line['spans']}) == 80
 
 
 def plain(text):

@@ -9,7 +9,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanorap.novelty import Songs, copies, novelty, split_words
+from nanorap.novelty import Songs, copied_lines, copies, novelty, split_words
 
 SONGS = ["[Verse 1]\nThe rent is due and the kettle is on,\nI count my steps until the dark is gone",
          "[Hook]\nRing the bell, ring the bell, ring the bell twice", "Nothing here is alike"]
@@ -73,3 +73,12 @@ def test_against_every_pair(texts, text):
 def test_no_torch():
     code = "import nanorap.novelty, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
+def test_copied_lines():
+    songs = Songs(['[Verse 1]\nOne two three four five,\nsix seven', 'a b c d e f g h i j\nk l m n'])
+    text = '[Verse 1]\none two three four five\nsix seven\nnew a b c d e f g\nNew: a b c d e f g h!\nk l m n'
+    found = copied_lines(songs, text)
+    assert {number: (copy.words, copy.song) for number, copy in found.items()} == {1: (5, 0), 4: (8, 1), 5: (4, 1)}
+    assert found[4].source == 'a b c d e f g h i j' and found[1].line == 'one two three four five'
+    assert copied_lines(songs, '') == copied_lines(Songs([]), text) == {}

@@ -1,0 +1,225 @@
+"""
+A page to rap with, and the JSON API beneath it, whose documentation is at /api. make web installs what it needs, and starts it.
+
+$ python serve.py --out_dir=out-lyrics-demo                       # then open http://127.0.0.1:8000
+$ python serve.py --init_from=smollm2 --port=9000                 # a pretrained model
+$ NANORAP_PASSWORD=… python serve.py --host=0.0.0.0 --user=me     # for other machines: the browser asks for both
+"""
+
+import gc
+import ipaddress
+import os
+import socket
+from functools import partial
+from pathlib import Path
+
+import anyio
+
+try:
+    import uvicorn
+    from fastapi import HTTPException, Request
+    from fastapi.responses import FileResponse, Response
+    from pydantic import BaseModel, Field
+
+    from nanorap.web import Stream, guarded_app, outcome
+except ImportError as e:
+    raise SystemExit(f"serve.py: {e.name} is not installed: pip install -r requirements-web.txt, or make web") from None
+
+from model import GPT
+from nanorap import UserError, colour, read_json
+from nanorap.dataset import find_dataset, read_meta
+from nanorap.evaluate import index_songs, song_names
+from nanorap.jobs import Full, Job, Worker
+from nanorap.novelty import copied_lines
+from nanorap.quantize import pack
+from nanorap.rhyme import density
+from nanorap.runtime import setup
+from nanorap.tokenizer import load_tokenizer, tokenizer_from_meta
+from nanorap.writer import Writer, header_of
+
+# -----------------------------------------------------------------------------
+out_dir: str  # a run's folder, whose best/ is loaded
+init_from = 'resume'  # resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder or hub name
+models = '.'  # the page's menu has every run's folder directly beneath this one,
+pretrained = 'smollm2'  # and these models, with commas between. One model is in memory at a time
+dataset = ''  # the training songs, to mark lines copied from them, as in train.py. Empty: those of the run in out_dir
+host = '127.0.0.1'  # the address to listen at; one that other machines reach needs a user and a password
+port = 8000  # 0: any that is free
+user = ''
+password = ''  # better in the environment variable NANORAP_PASSWORD: everybody on a machine can see its flags
+# limits
+max_prompt = 20_000  # characters of a text
+context = 1024  # tokens of it that the model sees, at most: the last ones
+max_tokens = 1000  # new ones of a sample
+max_cache = 2.0  # GB of keys and values of a request
+queue = 64  # requests that wait; one more is refused
+quantize: str | None = None  # int8: a quarter of the memory to read, for a CPU
+device: str
+dtype: str
+# -----------------------------------------------------------------------------
+exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+
+rt = setup(device, dtype)
+password = password or os.environ.get('NANORAP_PASSWORD', '')
+try:
+    loopback = host == 'localhost' or ipaddress.ip_address(host).is_loopback
+except ValueError:
+    loopback = False
+for bad, advice in [(not loopback and not (user and password), f"--host={host} lets other machines in: it needs --user=… and a "
+                     "password in the environment variable NANORAP_PASSWORD"),
+                    (bool(user) != bool(password), "a user needs a password, and a password a --user"),
+                    (not (user + password).isascii() or ':' in user, "user and password must be ASCII, the user without :"),
+                    (not 0 <= port < 65536, "port must lie between 0 and 65535"),
+                    (min(max_prompt, context, max_tokens, queue) < 1 or max_cache <= 0, "limits must be above 0")]:
+    if bad:
+        raise UserError(f"serve.py: {advice}")
+if init_from == 'resume' and not (Path(out_dir) / 'best' / 'config.json').exists():
+    raise UserError(f"{out_dir}/best holds no checkpoint: train one first (make demo), name another --out_dir, or use a "
+                    "pretrained model (--init_from=smollm2)")
+first_model = out_dir if init_from == 'resume' else init_from
+
+
+# ---- what the worker's thread does
+
+writer = None
+
+
+def load(name):
+    global writer
+    writer = None  # first: two may be too much for the memory
+    gc.collect()
+    model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype), quantize)
+    writer = Writer(name, model, load_tokenizer(name), rt, context, max_cache)
+
+
+def work(job):
+    if writer is None or writer.name != job.request.model:
+        job.tell(loading=job.request.model)
+        load(job.request.model)
+    writer.write(job)
+
+
+def training_songs():
+    """(novelty.Songs, what each is called) of --dataset, or of what out_dir was trained on; (None, []) if that is unknown."""
+    states = sorted(Path(first_model).glob('step-*/state.json'))
+    name = dataset or states and read_json(states[-1]).get('settings', {}).get('dataset')
+    folder = find_dataset(name) if name else None
+    if folder is None or not dataset and not (folder / 'meta.json').exists():
+        return None, []
+    meta = read_meta(folder)
+    if meta['splits']['train']['tokens'] > 10**8:
+        print(f"{folder} has more than 100 million training tokens, too many to look for copies in", flush=True)
+        return None, []
+    songs = index_songs(folder, tokenizer_from_meta(meta, folder))
+    return songs, song_names(folder, songs)
+
+
+def menu():
+    runs = sorted(str(path.parents[1]) for path in Path(models).glob('*/best/config.json'))
+    return list(dict.fromkeys([first_model, *runs, *filter(None, pretrained.split(','))]))
+
+
+# ---- the API
+
+app = guarded_app('NanoRapGPT', user, password, host if loopback else '', max_body=12 * max_prompt + 10_000)
+
+
+class Ask(BaseModel, extra='forbid', allow_inf_nan=False):
+    """What to write. The same seed gives the same text; without one each request has its own."""
+    prompt: str = Field('', max_length=max_prompt, description="the text from which the model goes on")
+    artist: str = Field('', max_length=100, description="in whose manner, for a model whose songs had header lines")
+    title: str = Field('', max_length=100)
+    model: str = Field(first_model, description="one of GET /api/models")
+    max_new_tokens: int = Field(min(128, max_tokens), ge=1, le=max_tokens, description="of each sample")
+    lines: int | None = Field(None, ge=1, le=100, description="a sample ends after so many")
+    num_samples: int = Field(1, ge=1, le=8)
+    seed: int | None = Field(None, ge=0, lt=2**53)
+    temperature: float = Field(0.8, ge=0, le=5)
+    top_k: int | None = Field(200, ge=1)
+    top_p: float = Field(1.0, gt=0, le=1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0, le=10, description="not with a rhyme")
+    rhyme: str = Field('', pattern='^[A-Z]{0,16}$', description="a scheme, such as AABB or XAXA, where X is free")
+    syllables: int | None = Field(None, ge=2, le=24, description="of each line, with a rhyme")
+    stop: list[str] = Field([], max_length=8, description="a sample ends before any of these texts")
+    stream: bool = Field(False, description="events as they come, each a JSON object on a line")
+
+
+class Text(BaseModel, extra='forbid'):
+    text: str = Field(max_length=max_prompt)
+    title: str = Field('', max_length=200)
+
+
+@app.post('/api/generate')
+async def api_generate(ask: Ask, request: Request):
+    if ask.model not in menu():  # never a path or a hub name of the client's own
+        raise HTTPException(422, f"model: there is no {ask.model!r}; choose one of {', '.join(menu())}")
+    if ask.syllables and not ask.rhyme or ask.rhyme and ask.repetition_penalty != 1:
+        raise HTTPException(422, "syllables need a rhyme (X for free lines), and repetition_penalty must be left out with one")
+    if any(not 0 < len(text) <= 100 for text in ask.stop):
+        raise HTTPException(422, "stop: each text has 1 to 100 characters")
+    job = Job(ask)
+    try:
+        worker.add(job)
+    except Full:
+        raise HTTPException(503, f"{queue} requests are waiting already: try again later", {'Retry-After': '10'}) from None
+    if ask.stream:
+        return Stream(worker, job)
+    event = await outcome(worker, job, request)
+    if 'error' in event:
+        raise HTTPException(400, event['error'])
+    return event
+
+
+@app.get('/api/models')
+def api_models():
+    return dict(models=[dict(name=name, header=header_of(name) or []) for name in menu()], songs=len(names),
+                limits=dict(max_prompt=max_prompt, context=context, max_new_tokens=max_tokens, num_samples=8, queue=queue))
+
+
+@app.post('/api/analyse')
+async def api_analyse(ask: Text):
+    def analyse():
+        lines = colour.annotate(ask.text)
+        for number, copy in (copied_lines(songs, ask.text) if songs else {}).items():
+            lines[number]['copied'] = dict(words=copy.words, song=names[copy.song], line=copy.source)
+        return dict(lines=lines, density=density(ask.text))
+
+    return await anyio.to_thread.run_sync(analyse, limiter=one_at_a_time)
+
+
+@app.post('/api/page')
+def api_page(ask: Text):
+    """The text as an HTML file with its rhymes in colour."""
+    return Response(colour.page([ask.text], ask.title or app.title), media_type='text/html',
+                    headers={'Content-Disposition': 'attachment; filename="verse.html"'})
+
+
+@app.get('/openapi.json', include_in_schema=False)
+def openapi():
+    return app.openapi()
+
+
+@app.get('/', include_in_schema=False)
+@app.get('/{name}', include_in_schema=False)
+def page(name='index.html'):
+    file = 'api.html' if name == 'api' else name
+    if file not in ('index.html', 'api.html', 'style.css', 'theme.js', 'page.js', 'icon.svg'):
+        raise HTTPException(404, "there is no such page: the verses are at /, the API's documentation at /api")
+    return FileResponse(Path(__file__).parent / 'web' / file)
+
+
+# ---- start
+
+try:
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET)
+except OSError as e:
+    raise UserError(f"can't listen at --host={host} --port={port} ({e.strerror}): choose another --port, 0 for any") from None
+print(f"loading {first_model}", flush=True)
+songs, names = training_songs()
+worker, one_at_a_time = Worker(partial(load, first_model), work, queue), anyio.CapacityLimiter(1)
+url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+print(f"{len(names)} training songs to look for copies in" if names else "no training songs known: copies are not marked")
+print(f"open {url} (Ctrl-C ends it)", flush=True)
+uvicorn.Server(uvicorn.Config(app, log_level='warning', access_log=False, server_header=False, lifespan='off',
+                              limit_concurrency=256, timeout_graceful_shutdown=1)).run(sockets=[listener])

@@ -1,0 +1,16 @@
+// Light or dark: as the system has it, until the button says otherwise. It runs before anything is painted.
+'use strict'
+
+const dark = matchMedia('(prefers-color-scheme: dark)')
+let theme = null
+try { theme = localStorage.getItem('theme') } catch { /* storage is off */ }
+
+function showTheme() { document.documentElement.dataset.theme = theme ?? (dark.matches ? 'dark' : 'light') }
+
+function switchTheme() {
+  theme = document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark'
+  try { localStorage.setItem('theme', theme) } catch { /* storage is off */ }
+  showTheme()
+}
+dark.addEventListener('change', showTheme)
+showTheme()
