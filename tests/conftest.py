@@ -32,15 +32,16 @@ ONE_THREAD = dict(OMP_NUM_THREADS='1')
 
 def run(*args, cwd=ROOT, ok=True, **env):
     """Run a Python script of the repository; returns the CompletedProcess. ok=False: it must fail, with one clear line."""
-    path, args = str(ROOT / args[0]), [str(arg) for arg in args[1:]]
-    if Path(path).parent == ROOT and not env:  # those that import torch; a variable may count from a process' very start
+    path, args, env = str(ROOT / args[0]), [str(arg) for arg in args[1:]], os.environ | env
+    # those that import torch; but what a process allocates is measured from its very start
+    if Path(path).parent == ROOT and 'MALLOC_MMAP_THRESHOLD_' not in env:
         with tempfile.TemporaryDirectory() as folder:
             files = Path(folder, 'out'), Path(folder, 'err')
-            code = script.call(path, args, cwd, dict(os.environ), *files, timeout=300)
+            code = script.call(path, args, cwd, env, *files, timeout=300)
             result = subprocess.CompletedProcess([path, *args], code, *(file.read_text() for file in files))
     else:
         command = [sys.executable, path, *args]
-        result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | env, timeout=300)
+        result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=env, timeout=300)
     assert 'Traceback' not in result.stderr, result.stderr
     if ok:
         assert result.returncode == 0, result.stderr
