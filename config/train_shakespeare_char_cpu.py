@@ -3,7 +3,7 @@
 # $ python train.py config/train_shakespeare_char_cpu.py
 
 out_dir = 'out-shakespeare-char-cpu'
-eval_iters = 240  # windows: what is printed; the table in the README is over the whole split
+eval_iters = 120  # windows: what is printed; the table in the README is over the whole split
 log_interval = 10
 
 dataset = 'shakespeare_char'
@@ -18,21 +18,20 @@ n_embd = 128
 
 pos = 'rotary'
 rope_theta = 100.0  # angles for a context of 64
-qk_norm = True
 mlp = 'relu2'
 tie_weights = False
 init = 'zero'
 
 optimizer = 'muon'
 muon_lr = 0.03
-muon_momentum = 0.9
-learning_rate = 0.01
+muon_momentum = 0.85
+learning_rate = 0.02
 weight_decay = 0.0
 beta1 = 0.8
-max_iters = 200
-eval_interval = 200  # = max_iters
+max_iters = 212
+eval_interval = 212  # = max_iters
 lr_schedule = 'trapezoid'
 warmup_iters = 0
-lr_decay_iters = 200  # = max_iters
-cooldown_iters = 100  # half of it
+lr_decay_iters = 212  # = max_iters
+cooldown_iters = 106  # half of it
 min_lr = 0.0

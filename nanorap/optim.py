@@ -102,6 +102,15 @@ def orthogonalize(x, ns_steps):
     x = x.to(torch.bfloat16 if x.is_cuda else torch.float32)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = NS_COEFFICIENTS
+    if x.dtype == torch.float32 and x.size(-1) >= 2 * x.size(-2):
+        # x is to be multiplied by a polynomial of xx^T: all of the iteration but the last product is among small, square
+        # matrices, which float32 allows (in bfloat16 xx^T would lose what is small)
+        xxt, product = x @ x.mT, None
+        for _ in range(ns_steps):
+            p = torch.baddbmm(xxt, xxt, xxt, beta=b, alpha=c)
+            p.diagonal(dim1=-2, dim2=-1).add_(a)
+            product, xxt = p if product is None else p @ product, p @ xxt @ p
+        return product @ x
     for _ in range(ns_steps):
         xxt = x @ x.mT
         x = a * x + torch.baddbmm(xxt, xxt, xxt, beta=b, alpha=c) @ x

@@ -138,7 +138,7 @@ class Runtime:
         # half precision is emulated on most CPUs, 30 times slower: a small matmul tells it, too
         n, seconds = 1536 if self.dtype == torch.float32 else 256, []
         a = torch.randn(n, n, dtype=self.dtype)
-        for _ in range(8):  # a busy machine may stall in some
+        for _ in range(6):  # a busy machine may stall in some
             t0 = time.perf_counter()
             a @ a
             seconds.append(time.perf_counter() - t0)
