@@ -19,6 +19,7 @@ for run, color in (('nanoGPT', 'tab:gray'), ('train_shakespeare_char_cpu.py', 't
     axes.axvline(seconds, color=color, linestyle=':', linewidth=1)
     axes.annotate(f'{seconds:.1f} s\n{loss:.4f}', (seconds, loss), (5, 12), textcoords='offset points', color=color)
 axes.set(xlabel='seconds since the process was started', ylabel='validation loss', ylim=(1.7, 3))
+axes.margins(x=0.1)
 axes.grid(alpha=0.3)
 axes.legend(loc='upper right')
 figure.savefig(here / 'time_to_loss.png', dpi=120)
