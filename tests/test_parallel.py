@@ -111,7 +111,7 @@ def test_a_restart_finds_no_address_of_the_dead():
     """torchrun's store lives through its restarts. Here each start's second process is there first: it must wait for the new
     first one, not for the address that the old one left."""
     store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
-    code = "from nanorap.runtime import setup; print('ready', flush=True); print(setup('cpu').sum(1))"
+    code = "from nanorap.runtime import setup; print('ready', flush=True); rt = setup('cpu'); print(rt.sum(1)); rt.close()"
     env = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(store.port), WORLD_SIZE='2', TORCHELASTIC_USE_AGENT_STORE='True')
     for _ in range(2):
         second = start(sys.executable, '-c', code, RANK='1', LOCAL_RANK='1', **env)
