@@ -164,8 +164,9 @@ class Signals:
         self.first = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
-            # after an error (another process has died) gloo and NCCL may hang at the end: there a signal must end it
-            atexit.register(signal.signal, number, signal.SIG_DFL)
+            # on the way out a late one changes nothing either. But after an error (another process has died) gloo and NCCL may
+            # hang at the end: there a signal must end it
+            atexit.register(signal.signal, number, signal.SIG_DFL if dist.is_initialized() else signal.SIG_IGN)
 
     def _note(self, number, frame):
         self.first = self.first or number
