@@ -103,13 +103,11 @@ def exponent(sizes, costs):
 
 def plot_scaling(content, path):
     """Draw what --mode=scaling measured (a dict, as its JSON file has it): cost against width, depth and context."""
-    import matplotlib
-
-    matplotlib.use('Agg')  # a file, no window
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # not pyplot: a file, no window
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure, plots = plt.subplots(1, len(content['scaling']), figsize=(11, 3.6), layout='constrained')
+    figure = Figure(figsize=(11, 3.6), layout='constrained')
+    plots = figure.subplots(1, len(content['scaling']))
     for axes, (axis, data) in zip(plots, content['scaling'].items(), strict=True):
         sizes, middle = np.array(data['sizes'], float), np.array([statistics.median(t) for t in data['us_per_token']])
         spread = np.array([[m - min(t), max(t) - m] for m, t in zip(middle, data['us_per_token'], strict=True)]).T
@@ -130,5 +128,4 @@ def plot_scaling(content, path):
         figure.savefig(path, dpi=120)
     except OSError as e:
         raise UserError(f"can't write {path} ({e.strerror}): make room there, or choose another --json") from None
-    plt.close(figure)
     return path

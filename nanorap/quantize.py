@@ -119,7 +119,7 @@ def pack(model, how=None):
     return model
 
 
-def memory_bandwidth(repeats=5):
+def memory_bandwidth(repeats=30):
     """Bytes/s that this CPU reads from memory: a sum over 256 MB, the best of some."""
     data, seconds = torch.ones(1 << 26), []
     for _ in range(repeats):
