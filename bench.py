@@ -82,6 +82,7 @@ n_hidden: int | None
 pos: str
 norm: str
 mlp: str
+smear: int
 qk_norm: bool
 tie_weights: bool
 logit_softcap: float | None

@@ -38,6 +38,7 @@ class GPTConfig:
     pos: str = 'learned'  # 'learned', 'rotary' (https://arxiv.org/abs/2104.09864) or 'alibi' (https://arxiv.org/abs/2108.12409)
     norm: str = 'layernorm'  # 'layernorm' or 'rmsnorm' (https://arxiv.org/abs/1910.07467)
     mlp: str = 'gelu'  # 'gelu', 'swiglu' (https://arxiv.org/abs/2002.05202) or 'relu2' (https://arxiv.org/abs/2109.08668)
+    smear: int = 0  # so many tokens before add to each one's embedding, by a weight a channel, learned from 0
     qk_norm: bool = False  # normalise queries and keys in each head (https://arxiv.org/abs/2010.04245)
     tie_weights: bool = True  # the head shares the token embedding's matrix (https://arxiv.org/abs/1608.05859)
     logit_softcap: float | None = None  # logits within ±this, by tanh (https://arxiv.org/abs/2408.00118). None: off
@@ -57,8 +58,8 @@ class GPTConfig:
         for a, b in (('n_embd', 'n_head'), ('n_head', 'n_kv_head')):
             if getattr(self, a) % getattr(self, b):
                 raise UserError(f"{a}={getattr(self, a)} must be a multiple of {b}={getattr(self, b)}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout={self.dropout} must lie in [0, 1)")
+        if self.smear < 0 or not 0 <= self.dropout < 1:
+            raise UserError(f"smear={self.smear} must be 0 or more, and dropout={self.dropout} lie in [0, 1)")
         if self.pos == 'rotary' and self.n_embd // self.n_head % 2:
             raise UserError(f"rotary positions need an even n_embd / n_head, which is {self.n_embd // self.n_head}")
 
@@ -152,6 +153,8 @@ class GPT(nn.Module):
         ))
         if config.pos == 'learned':
             self.transformer.wpe = nn.Embedding(config.block_size, config.n_embd)
+        if config.smear:
+            self.transformer.smear = nn.Parameter(torch.zeros(config.smear, config.n_embd))
         self.lm_head = None  # tied to wte
         if not config.tie_weights:
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -190,7 +193,7 @@ class GPT(nn.Module):
         if cache is None or self.config.pos == 'learned':
             end = T if cache is None else max(cache.pos[:B]) + T
             assert end <= self.config.block_size, f"{end} tokens, but block_size is {self.config.block_size}"
-        x = self.transformer.wte(idx)  # (B, T, C)
+        x = self.smeared(idx, cache) if self.config.smear else self.transformer.wte(idx)  # (B, T, C)
         rope = None
         if self.config.pos == 'learned':
             x = x + self.transformer.wpe(pos)
@@ -217,6 +220,14 @@ class GPT(nn.Module):
         logits = F.linear(x, self.transformer.wte.weight) if self.lm_head is None else self.lm_head(x)
         cap = self.config.logit_softcap
         return cap * torch.tanh(logits / cap) if cap else logits
+
+    def smeared(self, idx, cache):
+        """Embeddings (B, T, C) of idx (B, T), each with some of those before it: what a word needs of its spelling, and an
+        early layer would spend its attention on."""
+        n, T = self.config.smear, idx.size(1)
+        ids = F.pad(idx, (n, 0), value=-1) if cache is None else cache.with_before(idx, n)
+        x = self.transformer.wte(ids.clamp(min=0)) * (ids >= 0)[..., None]
+        return x[:, n:] + sum(w * x[:, n - i : n - i + T] for i, w in enumerate(self.transformer.smear, start=1))
 
     def rope(self, pos):
         """cos and sin of the angles of positions (T,) or (B, 1), each (1 or B, 1, T, hs/2)."""

@@ -73,6 +73,7 @@ n_hidden: int | None = GPTConfig.n_hidden  # width inside the MLP. None: 4 * n_e
 pos = GPTConfig.pos  # learned, rotary, alibi
 norm = GPTConfig.norm  # layernorm, rmsnorm
 mlp = GPTConfig.mlp  # gelu, swiglu, relu2
+smear = GPTConfig.smear  # tokens before that add to each one's embedding
 qk_norm = GPTConfig.qk_norm
 tie_weights = GPTConfig.tie_weights
 logit_softcap: float | None = GPTConfig.logit_softcap  # None: off

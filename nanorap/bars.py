@@ -159,7 +159,7 @@ class Verse:
             self.partners = self.section.partners()
             drafts = yield from self.draw()
             columns = slice(self.first, self.first + LONGEST)
-            kept = [t[:, self.rows, :, columns].clone() for t in (self.writer.cache.k, self.writer.cache.v)]
+            kept = [t[:, self.rows, :, columns].clone() for t in self.writer.cache.tensors]
             steered = yield from self.steer(drafts)
             choice = self.choose(drafts, steered)
             n, ended = self.take(choice.ids, choice.logprobs)
@@ -297,7 +297,7 @@ class Verse:
     def keep(self, choice, n, kept):
         """The keys and values of a line, but for those of its last token, into all of the sample's rows."""
         cache, columns = self.writer.cache, slice(self.first, self.first + n)
-        for tensor, old in zip((cache.k, cache.v), kept, strict=True):  # steering has overwritten what was drawn
+        for tensor, old in zip(cache.tensors, kept, strict=True):  # steering has overwritten what was drawn
             line = tensor[:, self.row + choice.row, :, columns] if choice.steered else old[:, choice.row, :, :n]
             tensor[:, self.rows, :, columns] = line[:, None].clone()
         cache.pos[self.rows] = [self.first + n] * self.writer.K

@@ -77,8 +77,13 @@ def test_rhyming_words_are_words_that_rhyme(smollm2):
     assert all(rhymes('day', word).kind in ('perfect', 'multisyllabic') for word in words)
 
 
-def test_lines_rhyme_and_their_log_probabilities_are_the_models(smollm2):
+@pytest.mark.parametrize('smear', [0, 2])
+def test_lines_rhyme_and_their_log_probabilities_are_the_models(smollm2, smear):
     model, tokenizer = smollm2
+    if smear:  # the cache then has the ids, too
+        model = GPT.from_pretrained('smollm2').eval()
+        weights = dict(model.state_dict(), **{'transformer.smear': torch.tensor([[0.2], [0.1]]).expand(-1, model.config.n_embd)})
+        model = pack(GPT.from_state_dict(model.config_dict() | dict(smear=smear), weights).eval())
     texts, heard = write(model, tokenizer, 2)
     pairs, rhyming, exact = map(sum, zip(*[rhyme_counts(text, 'AABB') for text in texts], strict=True))
     assert pairs >= 3 and rhyming == pairs and exact >= pairs - 1, texts

@@ -82,7 +82,7 @@ def test_gguf(tmp_path, gpt2, family):
 
 
 @pytest.mark.parametrize('fields, words', [
-    (dict(pos='alibi', n_hidden=48), "pos='alibi'"), (dict(qk_norm=True), 'qk_norm=True'), (dict(n_kv_head=2), 'n_kv_head=2'),
+    (dict(pos='alibi', n_hidden=48), "pos='alibi'"), (dict(qk_norm=True), 'qk_norm=True'), (dict(smear=2), 'smear=2'), (dict(n_kv_head=2), 'n_kv_head=2'),
     (dict(logit_softcap=15.0), 'logit_softcap=15.0'), (FAMILIES['llama'] | dict(bias=True), 'bias=True'),
     (FAMILIES['llama'] | dict(mlp='relu2'), "mlp='relu2'"),
 ])

@@ -39,10 +39,11 @@ def greedy_without_a_cache(model, prompt, n, block_size=24):
     return ids[len(prompt):]
 
 
+@pytest.mark.parametrize('smear', [0, 3])
 @pytest.mark.parametrize('pos', ['learned', 'rotary', 'alibi'])
-def test_greedy_equals_the_uncached_model(pos):
+def test_greedy_equals_the_uncached_model(pos, smear):
     """With grouped queries, prompts of different lengths in one batch, and far past block_size."""
-    model = randomise_matrices(GPT(TINY(pos=pos)))
+    model = randomise_matrices(GPT(TINY(pos=pos, smear=smear)))
     wanted = [greedy_without_a_cache(model, prompt, 70) for prompt in PROMPTS]
     assert len({*map(tuple, wanted)}) == 4 and max(len({*ids}) for ids in wanted) > 8
     assert draw(model, PROMPTS, max_new_tokens=70, temperature=0) == wanted
@@ -51,7 +52,7 @@ def test_greedy_equals_the_uncached_model(pos):
 
 @pytest.mark.parametrize('pos', ['learned', 'rotary', 'alibi'])
 def test_who_has_ended_leaves_and_changes_nobody(pos):
-    model, batches = randomise_matrices(GPT(TINY(pos=pos))), []
+    model, batches = randomise_matrices(GPT(TINY(pos=pos, smear=2))), []
     model.register_forward_pre_hook(lambda model, args: batches.append(len(args[0])))
     free = draw(model, PROMPTS, n=3, max_new_tokens=60)
     eot = max(range(64), key=lambda id: len({ids.index(id) for ids in free if id in ids}))  # ends many, at different steps

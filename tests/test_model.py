@@ -117,7 +117,7 @@ def test_bad_folders_get_one_line(tmp_path):
 SWITCHES = [dict(pos=pos, norm=norm, mlp=mlp, **more) for pos, norm, mlp, more in [
     ('learned', 'layernorm', 'gelu', {}), ('rotary', 'rmsnorm', 'swiglu', dict(n_kv_head=2, bias=False)),
     ('alibi', 'layernorm', 'relu2', dict(bias=False)), ('alibi', 'rmsnorm', 'gelu', dict(n_kv_head=3, n_head=3)),
-    ('rotary', 'rmsnorm', 'relu2', dict(qk_norm=True, tie_weights=False, logit_softcap=15.0, n_hidden=80)),
+    ('rotary', 'rmsnorm', 'relu2', dict(qk_norm=True, tie_weights=False, logit_softcap=15.0, n_hidden=80, smear=3)),
 ]]
 
 

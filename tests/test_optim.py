@@ -6,7 +6,7 @@ import torch
 
 from model import GPT, GPTConfig
 from nanorap.dataset import MicroBatch
-from nanorap.optim import Muon, get_lr, make_optimizer, n_micro_batches, train_step
+from nanorap.optim import NS_COEFFICIENTS, Muon, get_lr, make_optimizer, n_micro_batches, orthogonalize, train_step
 from nanorap.runtime import Runtime
 
 CONFIG = dict(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=50)
@@ -140,16 +140,29 @@ def test_muon_is_plain_muon():
                 for part, step in zip(q.split(model.matrix_rows(names[p])), (0.05 * g + 0.95 * m).split(
                         model.matrix_rows(names[p])), strict=True):
                     u, s, v = torch.linalg.svd(step, full_matrices=False)
-                    s = s / s.square().sum().sqrt()
-                    for _ in range(5):
-                        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+                    s = s / s.square().sum().sqrt() / 1.02
+                    for a, b, c in NS_COEFFICIENTS:
+                        s = a * s + b * s**3 + c * s**5
                     part -= 0.05 * max(1, part.size(0) / part.size(1)) ** 0.5 * (u * s @ v).float()
     for (key, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert torch.allclose(p, q, atol=2e-5), key
 
 
-def test_muon_agrees_with_torchs():
-    """torch.optim.Muon, which iterates in bfloat16."""
+@pytest.mark.parametrize('shape', [(16, 24), (24, 24), (8, 64)])  # the last one's products are taken in another order
+def test_singular_values_become_one(shape):
+    """Those from 1 down to a hundredth, the better the more steps; the singular vectors stay."""
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    x = (u * torch.logspace(-2, 0, min(shape), dtype=torch.float64) @ v).float() * 7
+    for n, least, most in ((3, 0.15, 1.88), (5, 0.84, 1.15), (8, 0.99, 1.09)):
+        y = orthogonalize(x[None], n)[0].double()
+        s = (u.mT @ y @ v.mT).diagonal()
+        assert least < s.min() and s.max() < most and (y - u * s @ v).abs().max() < 1e-3, (n, s)
+
+
+def test_muon_agrees_with_torchs(monkeypatch):
+    """torch.optim.Muon, which iterates in bfloat16 and with the same coefficients in each step."""
+    monkeypatch.setattr('nanorap.optim.NS_COEFFICIENTS', [(3.4445, -4.7750, 2.0315)])
     torch.manual_seed(0)
     p, q = (torch.nn.Parameter(torch.zeros(24, 16)) for _ in range(2))
     ours = Muon([dict(params=[p], rows=[24], lr=0.1, weight_decay=0.0)], (0.9, 0.95), fused=False)
@@ -159,7 +172,7 @@ def test_muon_agrees_with_torchs():
         q.grad = p.grad.clone()
         ours.step()
         theirs.step()
-    assert (p - q).norm() < 0.02 * q.norm()
+    assert (p - q).norm() < 0.04 * q.norm()
 
 
 @pytest.mark.parametrize('schedule', ['trapezoid', 'constant'])
