@@ -71,9 +71,11 @@ def norm(config, size):
 
 
 def rotate(x, cos, sin):
-    """Turn each pair (x[i], x[i + hs/2]) of a head by its position's angle; x (B, nh, T, hs), cos, sin (1 or B, 1, T, hs/2)."""
+    """Turn each pair (a, b) = (x[i], x[i + hs/2]) of a head by its position's angle, to (a cos - b sin, b cos + a sin).
+
+    x (B, nh, T, hs); cos (cos, cos) and sin (-sin, sin), each (1 or B, 1, T, hs): see GPT.rope()."""
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)
+    return torch.addcmul(x * cos, torch.cat((b, a), dim=-1), sin).type_as(x)
 
 
 class Attention(nn.Module):
@@ -121,7 +123,8 @@ class MLP(nn.Module):
         if self.kind == 'gelu':
             x = F.gelu(x, approximate='tanh')  # GPT-2's
         elif self.kind == 'relu2':
-            x = F.relu(x).square()
+            x = F.relu(x)
+            x = x * x  # square() is slower on the way back
         else:
             gate, up = x.chunk(2, dim=-1)
             x = F.silu(gate) * up
@@ -230,11 +233,12 @@ class GPT(nn.Module):
         return x[:, n:] + sum(w * x[:, n - i : n - i + T] for i, w in enumerate(self.transformer.smear, start=1))
 
     def rope(self, pos):
-        """cos and sin of the angles of positions (T,) or (B, 1), each (1 or B, 1, T, hs/2)."""
+        """For rotate(): the angles of positions (T,) or (B, 1), as (cos, cos) and (-sin, sin), each (1 or B, 1, T, hs)."""
         hs = self.config.n_embd // self.config.n_head
         freqs = self.config.rope_theta ** -(torch.arange(0, hs, 2, device=pos.device, dtype=torch.float32) / hs)
         angles = (pos[..., None] * freqs).view(-1, 1, pos.size(-1), hs // 2)
-        return angles.cos(), angles.sin()
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
     def attention_mask(self, pos, x, cache=None):
         """What to add to the attention scores, (B or n_head or 1, …, keys); None where plain causal attention is right.

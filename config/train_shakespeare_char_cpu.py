@@ -19,19 +19,22 @@ n_embd = 128
 pos = 'rotary'
 rope_theta = 100.0  # angles for a context of 64
 mlp = 'relu2'
+smear = 3
+logit_softcap = 10.0
 tie_weights = False
 init = 'zero'
 
 optimizer = 'muon'
 muon_lr = 0.03
-muon_momentum = 0.85
+muon_momentum = 0.8
+muon_ns_steps = 3
 learning_rate = 0.02
 weight_decay = 0.0
 beta1 = 0.8
-max_iters = 212
-eval_interval = 212  # = max_iters
+max_iters = 120
+eval_interval = 120  # = max_iters
 lr_schedule = 'trapezoid'
 warmup_iters = 0
-lr_decay_iters = 212  # = max_iters
-cooldown_iters = 106  # half of it
+lr_decay_iters = 120  # = max_iters
+cooldown_iters = 60  # half of it
 min_lr = 0.0

@@ -153,8 +153,9 @@ def _from_transformers(keys, theirs, config, folder):
 
 # what each family has, and model.py's other choices that its format can't express
 FAMILIES = {
-    'gpt2': (dict(pos='learned', norm='layernorm', mlp='gelu', smear=0, qk_norm=False, logit_softcap=None), GPT2_KEYS),
-    'llama': (dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, smear=0, qk_norm=False, logit_softcap=None), LLAMA_KEYS),
+    'gpt2': (dict(pos='learned', norm='layernorm', mlp='gelu', qk_norm=False, logit_softcap=None, smear=0), GPT2_KEYS),
+    'llama': (dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, qk_norm=False, logit_softcap=None, smear=0),
+              LLAMA_KEYS),
 }
 
 

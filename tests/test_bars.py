@@ -82,7 +82,7 @@ def test_lines_rhyme_and_their_log_probabilities_are_the_models(smollm2, smear):
     model, tokenizer = smollm2
     if smear:  # the cache then has the ids, too
         model = GPT.from_pretrained('smollm2').eval()
-        weights = dict(model.state_dict(), **{'transformer.smear': torch.tensor([[0.2], [0.1]]).expand(-1, model.config.n_embd)})
+        weights = model.state_dict() | {'transformer.smear': torch.tensor([[0.2], [0.1]]).expand(-1, model.config.n_embd)}
         model = pack(GPT.from_state_dict(model.config_dict() | dict(smear=smear), weights).eval())
     texts, heard = write(model, tokenizer, 2)
     pairs, rhyming, exact = map(sum, zip(*[rhyme_counts(text, 'AABB') for text in texts], strict=True))

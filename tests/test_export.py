@@ -82,9 +82,9 @@ def test_gguf(tmp_path, gpt2, family):
 
 
 @pytest.mark.parametrize('fields, words', [
-    (dict(pos='alibi', n_hidden=48), "pos='alibi'"), (dict(qk_norm=True), 'qk_norm=True'), (dict(smear=2), 'smear=2'), (dict(n_kv_head=2), 'n_kv_head=2'),
-    (dict(logit_softcap=15.0), 'logit_softcap=15.0'), (FAMILIES['llama'] | dict(bias=True), 'bias=True'),
-    (FAMILIES['llama'] | dict(mlp='relu2'), "mlp='relu2'"),
+    (dict(pos='alibi', n_hidden=48), "pos='alibi'"), (dict(qk_norm=True), 'qk_norm=True'), (dict(n_kv_head=2), 'n_kv_head=2'),
+    (dict(smear=2), 'smear=2'), (dict(logit_softcap=15.0), 'logit_softcap=15.0'),
+    (FAMILIES['llama'] | dict(bias=True), 'bias=True'), (FAMILIES['llama'] | dict(mlp='relu2'), "mlp='relu2'"),
 ])
 def test_what_a_format_lacks_is_named(tmp_path, fields, words):
     model = checkpoint(tmp_path, CharTokenizer("abc"), **fields)
