@@ -32,6 +32,7 @@ from nanorap.dataset import Batches, find_dataset
 from nanorap.evaluate import draw, index_songs, mean_loss, quick_measures
 from nanorap.health import UpdateNorms, maxima
 from nanorap.optim import get_lr, make_optimizer, n_micro_batches, train_step
+from nanorap.options import check_options
 from nanorap.report import Log, plot_losses
 from nanorap.runtime import Signals, compile_or_eager, setup
 from nanorap.tokenizer import load_tokenizer, same_tokenizer, tokenizer_from_meta
@@ -127,27 +128,8 @@ if plot:
     raise SystemExit
 
 # this process, its data
-for key, least in dict(batch_size=1, block_size=1, gradient_accumulation_steps=1, eval_interval=1, eval_iters=1,
-                       log_interval=1, seed=0, patience=1, max_minutes=0, batch_size_start=1, batch_size_ramp_iters=0,
-                       warmup_iters=0, cooldown_iters=0, eval_samples=0, sample_interval=0).items():
-    if config[key] is not None and config[key] < least:
-        raise UserError(f"train.py: {key}={config[key]} must be {least} or more")
-if seed >= 2**32:
-    raise UserError(f"train.py: seed={seed} must be less than 2**32")
 rt = setup(device, dtype, parallel)
-if lr_schedule not in ('cosine', 'trapezoid', 'constant'):
-    raise UserError(f"lr_schedule={lr_schedule!r}: choose one of cosine, trapezoid, constant")
-if batch_size_start and batch_size_start > batch_size * gradient_accumulation_steps:
-    raise UserError(f"batch_size_start={batch_size_start} must be at most batch_size * gradient_accumulation_steps, "
-                    f"{batch_size * gradient_accumulation_steps}: it is where the batch begins to grow")
-if sample_interval % eval_interval:
-    raise UserError(f"sample_interval={sample_interval} must be a multiple of eval_interval={eval_interval}")
-if (eval_samples or sample_interval) and parallel == 'fsdp' and rt.world_size > 1:
-    raise UserError("one process draws samples, and has no whole model with --parallel=fsdp: leave out --eval_samples and "
-                    "--sample_interval, or use --parallel=ddp")
-if gradient_accumulation_steps % rt.world_size:
-    raise UserError(f"gradient_accumulation_steps={gradient_accumulation_steps} counts the micro-batches of all processes: "
-                    f"make it a multiple of their number, {rt.world_size}")
+check_options(config, rt.world_size)
 data_dir = find_dataset(dataset)
 train_data, val_data = (Batches(data_dir, split, block_size, batches, seed) for split in ('train', 'val'))
 meta = train_data.meta

@@ -31,10 +31,10 @@ muon_ns_steps = 3
 learning_rate = 0.02
 weight_decay = 0.0
 beta1 = 0.8
-max_iters = 120
-eval_interval = 120  # = max_iters
+max_iters = 132
+eval_interval = 132  # = max_iters
 lr_schedule = 'trapezoid'
 warmup_iters = 0
-lr_decay_iters = 120  # = max_iters
-cooldown_iters = 60  # half of it
+lr_decay_iters = 132  # = max_iters
+cooldown_iters = 66  # half of it
 min_lr = 0.0

@@ -103,9 +103,8 @@ def loss_memory(c, job):
     """(bytes at work, bytes kept for the backward) of ChunkedLoss: never the logits of all tokens."""
     n, h = job.batch_size * job.T, 2 if job.half else 4
     n_chunks = -(-n * c.vocab_size // CHUNK)
-    # logits and their log-softmax, in fp32; the gradient in half precision; while a chunk is at work, of the last one
-    # the log-softmax and the gradient are still there
-    per_logit = 8 + (2 if job.half else 0) + (4 if n_chunks > 1 else 0) + (8 if c.logit_softcap else 0)
+    # logits and their log-softmax, in fp32, and a softcap's tanh; half precision has logits and gradient in two more bytes
+    per_logit = 8 + (2 if job.half else 0) + (4 if c.logit_softcap else 0)
     kept = 4 * n * c.n_embd + 4 * c.vocab_size * c.n_embd  # the gradients of x and of the head
     work = -(-n // n_chunks) * c.vocab_size * per_logit + 4 * n * c.n_embd
     work += 2 * h * c.vocab_size * c.n_embd if job.half else 0  # the head in half precision, a chunk's part of its gradient

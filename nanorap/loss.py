@@ -29,6 +29,7 @@ class ChunkedLoss(torch.autograd.Function):
                 tanh = torch.tanh(logits / softcap)
                 logits = tanh * softcap
             log_probs = F.log_softmax(logits, dim=-1)
+            del logits  # by far the largest there is: two of its size at most, at any time
             total = total + F.nll_loss(log_probs, target, ignore_index=-1, reduction='sum')
             if not needs_x and not needs_weight:
                 continue
@@ -43,6 +44,7 @@ class ChunkedLoss(torch.autograd.Function):
                 grad_weight.addmm_(grad.mT, chunk)  # without a temporary of the weight's size
             elif needs_weight:
                 grad_weight += grad.mT @ chunk
+            del log_probs, grad
         ctx.save_for_backward(n, grad_x, grad_weight)
         ctx.dtype = weight.dtype
         return total / n

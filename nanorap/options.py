@@ -1,0 +1,34 @@
+"""Which of train.py's options, or of their combinations, can't be."""
+
+from types import SimpleNamespace
+
+from nanorap import UserError
+
+LEAST = dict(batch_size=1, block_size=1, gradient_accumulation_steps=1, eval_interval=1, eval_iters=1, log_interval=1, seed=0,
+             patience=1, max_minutes=0, batch_size_start=1, batch_size_ramp_iters=0, warmup_iters=0, cooldown_iters=0,
+             eval_samples=0, sample_interval=0)
+
+
+def check_options(config, world_size):
+    """config: a dict of train.py's options; UserError for the first that can't be. The model, the optimizer and the data
+    check their own."""
+    o = SimpleNamespace(**config)
+    for key, least in LEAST.items():
+        if config[key] is not None and config[key] < least:
+            raise UserError(f"train.py: {key}={config[key]} must be {least} or more")
+    if o.seed >= 2**32:
+        raise UserError(f"train.py: seed={o.seed} must be less than 2**32")
+    if o.lr_schedule not in ('cosine', 'trapezoid', 'constant'):
+        raise UserError(f"lr_schedule={o.lr_schedule!r}: choose one of cosine, trapezoid, constant")
+    rows = o.batch_size * o.gradient_accumulation_steps
+    if (o.batch_size_start or 0) > rows:
+        raise UserError(f"batch_size_start={o.batch_size_start} must be at most batch_size * gradient_accumulation_steps, "
+                        f"{rows}: it is where the batch begins to grow")
+    if o.sample_interval % o.eval_interval:
+        raise UserError(f"sample_interval={o.sample_interval} must be a multiple of eval_interval={o.eval_interval}")
+    if (o.eval_samples or o.sample_interval) and o.parallel == 'fsdp' and world_size > 1:
+        raise UserError("one process draws samples, and has no whole model with --parallel=fsdp: leave out --eval_samples and "
+                        "--sample_interval, or use --parallel=ddp")
+    if o.gradient_accumulation_steps % world_size:
+        raise UserError(f"gradient_accumulation_steps={o.gradient_accumulation_steps} counts the micro-batches of all "
+                        f"processes: make it a multiple of their number, {world_size}")
