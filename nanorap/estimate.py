@@ -86,10 +86,10 @@ def block_activations(c, job):
     kv = c.n_embd * c.n_kv_head // c.n_head
     # attention: the normed input, q, k and v, what it gives, and its log-sum-exp a head in fp32
     kept = h * (c.n_embd + c.n_embd + 2 * kv + c.n_embd) + 4 * c.n_head
-    if c.pos == 'rotary' or c.qk_norm:  # q and k once more; what attention gives then lies in another order, and is copied
-        kept += h * (c.n_embd + kv + c.n_embd)
-    # the MLP: the normed input, and before and behind the nonlinearity, which a gate doubles
-    kept += h * (c.n_embd + c.n_hidden * (4 if c.mlp == 'swiglu' else 2))
+    if c.pos == 'rotary' or c.qk_norm:  # q and k once more; behind a norm in another order, as what attention gives: a copy
+        kept += h * (c.n_embd + kv + c.n_embd * c.qk_norm)
+    # the MLP: the normed input, and what goes into the nonlinearity, twice as wide with a gate
+    kept += h * (c.n_embd + c.n_hidden * (2 if c.mlp == 'swiglu' else 1))
     if c.norm == 'layernorm':
         kept += 16 + 8 * (c.n_head + c.n_kv_head) * c.qk_norm  # means and standard deviations
     elif job.on_cpu:  # no fused kernel: what is normed, once more
@@ -103,8 +103,8 @@ def loss_memory(c, job):
     """(bytes at work, bytes kept for the backward) of ChunkedLoss: never the logits of all tokens."""
     n, h = job.batch_size * job.T, 2 if job.half else 4
     n_chunks = -(-n * c.vocab_size // CHUNK)
-    # logits and their log-softmax, in fp32, and a softcap's tanh; half precision has logits and gradient in two more bytes
-    per_logit = 8 + (2 if job.half else 0) + (4 if c.logit_softcap else 0)
+    # logits, of which the gradient takes the place; in half precision both are in fp32 besides; a softcap's derivative
+    per_logit = 4 + (4 if job.half else 0) + (12 if c.logit_softcap else 0)
     kept = 4 * n * c.n_embd + 4 * c.vocab_size * c.n_embd  # the gradients of x and of the head
     work = -(-n // n_chunks) * c.vocab_size * per_logit + 4 * n * c.n_embd
     work += 2 * h * c.vocab_size * c.n_embd if job.half else 0  # the head in half precision, a chunk's part of its gradient
@@ -133,9 +133,9 @@ def memory(c, size, job):
     steady = parts['weights'] + parts['optimizer'] + parts['buckets']
     summed = parts['gradients'] if job.micro_batches > 1 else 0  # those of the micro-batches before
     forward = steady + summed + parts['copies'] + parts['activations'] + work + kept
-    # the last block's backward: all that is in it, if it is recomputed, but for its input; the gradients inside its MLP and
-    # of the residual stream
-    inside = (block - stream) * job.recompute + tokens * (h * c.n_hidden * (2 if c.mlp == 'swiglu' else 1) + 8 * c.n_embd)
+    # the last block's backward: all that is in it, if it is recomputed, but for its input; what its nonlinearity gave, the
+    # gradients inside its MLP and of the residual stream
+    inside = (block - stream) * job.recompute + tokens * (h * c.n_hidden * (4 if c.mlp == 'swiglu' else 2) + 8 * c.n_embd)
     backward = steady + summed + parts['copies'] + parts['activations'] + kept + inside
     # at its end a tied embedding has two gradients, as a head and as an embedding
     end = steady + parts['gradients'] + (head if c.tie_weights else 0) + stream

@@ -1,9 +1,8 @@
 """The loss of a language model, in pieces that fit the memory."""
 
 import torch
-from torch.nn import functional as F
 
-CHUNK = 2**25  # logits that exist at a time in training, 128 MB in float32: smaller chunks are slower matmuls
+CHUNK = 2**24  # logits that exist at a time in training, 64 MB in float32
 
 
 class ChunkedLoss(torch.autograd.Function):
@@ -19,32 +18,37 @@ class ChunkedLoss(torch.autograd.Function):
         kind, n = x.device.type, (targets != -1).sum().clamp(min=1)
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        grad_x, w = torch.empty_like(x), weight.to(dtype)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        total, n_chunks = 0.0, -(-x.size(0) * weight.size(0) // CHUNK)
+        grad_x, grad_weight, w, total = torch.empty_like(x), None, weight.to(dtype), 0.0
+        n_chunks = -(-x.size(0) * weight.size(0) // CHUNK)
+        # one buffer for all chunks, and almost all in place: memory that is fresh from the system is slow
+        buffer = x.new_empty(-(-x.size(0) // n_chunks), weight.size(0), dtype=dtype)
         for chunk, target, grad_chunk in zip(*(t.chunk(n_chunks) for t in (x, targets, grad_x)), strict=True):
-            chunk = chunk.to(dtype)
-            logits = F.linear(chunk, w).float()
+            chunk, index, counts = chunk.to(dtype), target.clamp(min=0)[:, None], (target != -1)[:, None]
+            logits = torch.mm(chunk, w.mT, out=buffer[: len(chunk)]).float()
             if softcap:
                 tanh = torch.tanh(logits / softcap)
-                logits = tanh * softcap
-            log_probs = F.log_softmax(logits, dim=-1)
-            del logits  # by far the largest there is: two of its size at most, at any time
-            total = total + F.nll_loss(log_probs, target, ignore_index=-1, reduction='sum')
+                torch.mul(tanh, softcap, out=logits)
+            highest = logits.amax(-1, keepdim=True)
+            at_target = logits.gather(1, index) - highest
+            probs = logits.sub_(highest).exp_()  # times z
+            z = probs.sum(-1, keepdim=True)
+            total = total + ((z.log() - at_target) * counts).sum()
             if not needs_x and not needs_weight:
                 continue
-            # d total / d logits: the probabilities, less 1 at the target
-            grad = log_probs.exp_()
-            grad.scatter_add_(1, target.clamp(min=0)[:, None], -torch.ones_like(grad[:, :1]))
+            # d total / d logits, times z: the probabilities, less 1 at the target
+            grad = probs.scatter_add_(1, index, -z)
             if softcap:
                 grad *= 1 - tanh.square()
-            grad = grad.masked_fill_((target == -1)[:, None], 0).to(dtype)
-            grad_chunk.copy_(grad @ w)
-            if needs_weight and dtype == torch.float32:
-                grad_weight.addmm_(grad.mT, chunk)  # without a temporary of the weight's size
-            elif needs_weight:
-                grad_weight += grad.mT @ chunk
-            del log_probs, grad
+            grad, scale = grad.to(dtype), counts / z
+            grad_chunk.copy_(grad @ w * scale)
+            if needs_weight:
+                scaled = (chunk * scale).to(dtype)
+                if grad_weight is None:
+                    grad_weight = (grad.mT @ scaled).float()
+                elif dtype == torch.float32:
+                    grad_weight.addmm_(grad.mT, scaled)  # without a temporary of the weight's size
+                else:
+                    grad_weight += grad.mT @ scaled
         ctx.save_for_backward(n, grad_x, grad_weight)
         ctx.dtype = weight.dtype
         return total / n

@@ -4,6 +4,7 @@ wrap() return the model as it is, sum() and max() the numbers, and nothing of to
 """
 
 import atexit
+import ctypes
 import os
 import re
 import signal
@@ -71,7 +72,9 @@ class Runtime:
         return fully_shard(model, **options)
 
     def wrap(self, model):
-        """The model as it trains on several processes: gradients averaged over them."""
+        """The model as it trains: on several processes, with gradients averaged over them."""
+        if self.device.type == 'cpu':
+            keep_freed_memory()
         if self.world_size == 1 or self.parallel == 'fsdp':
             return model
         return DDP(model, device_ids=[self.device.index] if self.device.type == 'cuda' else None)
@@ -170,6 +173,20 @@ class Signals:
 
     def _note(self, number, frame):
         self.first = self.first or number
+
+
+def keep_freed_memory():
+    """From here on freed memory stays with this process. glibc otherwise returns large blocks to the system, which has to
+    clear them when the next step asks for them again: a tenth of the time that training takes on a CPU.
+
+    Other C libraries, and MALLOC_… variables in the environment, are left to do as they do.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+    if sys.platform == 'linux' and not any(name.startswith('MALLOC_') for name in os.environ):
+        with suppress(AttributeError):
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(M_TRIM_THRESHOLD, -1)
+            mallopt(M_MMAP_MAX, 0)
 
 
 def setup(device='auto', dtype='auto', parallel='ddp'):
