@@ -113,6 +113,7 @@ def test_activations(options, half):
         return t
 
     x, rope = torch.randn(B, T, 64, requires_grad=True), model.rope(torch.arange(T)) if c.pos == 'rotary' else None
+    mine |= {t.untyped_storage().data_ptr() for t in rope or ()}  # all blocks share them
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast('cpu', torch.bfloat16, enabled=half):
         block(x, rope, None, None)
     counted = estimate.block_activations(c, estimate.Job(B, T, half=half, on_cpu=True)) * B * T
