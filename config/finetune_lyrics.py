@@ -18,7 +18,9 @@ batch_size = 4
 gradient_accumulation_steps = 8
 block_size = 1024
 
-dropout = 0.1
+# see the README's search, on SmolLM2
+freeze_embd = True
+dropout = 0.1  # what GPT-2 was trained with
 learning_rate = 1e-4
 min_lr = 1e-5  # learning_rate / 10
 warmup_iters = 20

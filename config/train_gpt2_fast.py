@@ -1,7 +1,7 @@
 # config/train_gpt2.py's model, data and batch with what has paid off since GPT-2: rotary positions, normalised queries and
-# keys, squared ReLU, an untied head, blocks that begin as the identity, Muon, a trapezoid schedule. Untried at this size;
-# config/train_shakespeare_char_cpu.py is much the same at 0.8M parameters, where the README says what each part gave, and
-# normalised queries and keys, and squared ReLU, gave nothing:
+# keys, squared ReLU, embeddings that carry the one before, an untied head, blocks that begin as the identity, Muon, a trapezoid
+# schedule. Untried at this size; config/train_shakespeare_char_cpu.py is much the same at 0.8M parameters, where the README
+# says what each part gave (normalised queries and keys nothing):
 # $ torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2_fast.py
 
 out_dir = 'out-gpt2-fast'
@@ -19,6 +19,7 @@ gradient_accumulation_steps = 5 * 8
 pos = 'rotary'
 qk_norm = True
 mlp = 'relu2'
+smear = 1
 tie_weights = False
 init = 'zero'
 
