@@ -35,20 +35,18 @@ class ChunkedLoss(torch.autograd.Function):
             total = total + ((z.log() - at_target) * counts).sum()
             if not needs_x and not needs_weight:
                 continue
-            # d total / d logits, times z: the probabilities, less 1 at the target
-            grad = probs.scatter_add_(1, index, -z)
+            # d total / d logits: the probabilities, less 1 at the target; 0 where there is none
+            grad = probs.mul_(counts / z).scatter_add_(1, index, -counts.float())
             if softcap:
                 grad *= 1 - tanh.square()
-            grad, scale = grad.to(dtype), counts / z
-            grad_chunk.copy_(grad @ w * scale)
-            if needs_weight:
-                scaled = (chunk * scale).to(dtype)
-                if grad_weight is None:
-                    grad_weight = (grad.mT @ scaled).float()
-                elif dtype == torch.float32:
-                    grad_weight.addmm_(grad.mT, scaled)  # without a temporary of the weight's size
-                else:
-                    grad_weight += grad.mT @ scaled
+            grad = grad.to(dtype)
+            grad_chunk.copy_(grad @ w)
+            if needs_weight and grad_weight is None:
+                grad_weight = (grad.mT @ chunk).float()
+            elif needs_weight and dtype == torch.float32:
+                grad_weight.addmm_(grad.mT, chunk)  # without a temporary of the weight's size
+            elif needs_weight:
+                grad_weight += grad.mT @ chunk
         ctx.save_for_backward(n, grad_x, grad_weight)
         ctx.dtype = weight.dtype
         return total / n
