@@ -18,8 +18,9 @@ class ChunkedLoss(torch.autograd.Function):
         kind, n = x.device.type, (targets != -1).sum().clamp(min=1)
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        grad_x, grad_weight, w, total = torch.empty_like(x), None, weight.to(dtype), 0.0
-        n_chunks = -(-x.size(0) * weight.size(0) // CHUNK)
+        grad_x, w = torch.empty_like(x), weight.to(dtype)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        total, n_chunks = 0.0, -(-x.size(0) * weight.size(0) // CHUNK)
         # one buffer for all chunks, and almost all in place: memory that is fresh from the system is slow
         buffer = x.new_empty(-(-x.size(0) // n_chunks), weight.size(0), dtype=dtype)
         for chunk, target, grad_chunk in zip(*(t.chunk(n_chunks) for t in (x, targets, grad_x)), strict=True):
@@ -41,9 +42,7 @@ class ChunkedLoss(torch.autograd.Function):
                 grad *= 1 - tanh.square()
             grad = grad.to(dtype)
             grad_chunk.copy_(grad @ w)
-            if needs_weight and grad_weight is None:
-                grad_weight = (grad.mT @ chunk).float()
-            elif needs_weight and dtype == torch.float32:
+            if needs_weight and dtype == torch.float32:
                 grad_weight.addmm_(grad.mT, chunk)  # without a temporary of the weight's size
             elif needs_weight:
                 grad_weight += grad.mT @ chunk
