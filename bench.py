@@ -14,7 +14,6 @@ $ torchrun --standalone --nproc_per_node=2 bench.py --device=cpu --batch_size=1 
 import copy
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,14 +29,24 @@ from model import GPT, GPTConfig
 from nanorap import UserError, pretrained
 from nanorap import estimate as paper
 from nanorap.cache import KVCache
-from nanorap.dataset import Batches, find_dataset, read_documents, read_meta, write_dataset
+from nanorap.dataset import Batches, find_dataset, read_meta
 from nanorap.figures import Figures, bandwidth, exponent, plot_scaling, processor, read_figures
 from nanorap.optim import make_optimizer
+from nanorap.options import check_least
 from nanorap.peers import peers, rhyme_costs
 from nanorap.quantize import pack
 from nanorap.runtime import compile_or_eager, setup
 from nanorap.scheme import check_scheme
-from nanorap.timing import made_up_documents, operators, random_dataset, time_decoding, training_steps
+from nanorap.timing import (
+    made_up_documents,
+    operators,
+    peak_memory,
+    random_dataset,
+    time_decoding,
+    time_drawing,
+    time_tokenizing,
+    training_steps,
+)
 from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
@@ -104,10 +113,8 @@ compile: bool | None
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
 
-for key, least in dict(repeats=1, prompt_tokens=1, decode_tokens=2, batch_size=1, micro_batches=1, megabytes=1, vocab_size=2,
-                       gpus_per_node=1, gradient_accumulation_steps=1, block_size=1).items():
-    if config[key] < least:
-        raise UserError(f"bench.py: {key}={config[key]} must be {least} or more")
+check_least('bench.py', config, repeats=1, prompt_tokens=1, decode_tokens=2, batch_size=1, micro_batches=1, megabytes=1,
+            vocab_size=2, gpus_per_node=1, gradient_accumulation_steps=1, block_size=1)
 if mode not in ('train', 'sample', 'data', 'scaling'):
     raise UserError(f"--mode={mode}: choose train, sample, data or scaling")
 if rhyme:
@@ -311,33 +318,17 @@ elif mode == 'data':
     print(f"{len(texts):,} documents, {megabytes} MB, GPT-2's tokens, {os.cpu_count()} cores ({hardware}); in turn, {repeats} "
           "times, median (lowest to highest)", flush=True)
     # 1) tokenizing: by tiktoken alone, from memory to memory, and as prepare.py does it, from a file to train.bin
-    bare, whole = [], []
-    for _ in progress(range(repeats + 1), 'tokenizing'):
-        t0 = time.perf_counter()
-        n = sum(map(len, tokenizer.enc.encode_ordinary_batch(texts, num_threads=os.cpu_count())))
-        bare.append(n / (time.perf_counter() - t0))
-        t0 = time.perf_counter()
-        documents = (('train' if i % 50 else 'val', entry['text']) for i, entry in enumerate(read_documents(file)))
-        meta = write_dataset(out, tokenizer, documents)
-        whole.append(sum(split['tokens'] for split in meta['splits'].values()) / (time.perf_counter() - t0))
+    bare, whole = zip(*(time_tokenizing(tokenizer, texts, file, out) for _ in progress(range(repeats + 1), 'tokenizing')),
+                      strict=True)
     figures.add('tiktoken.encode_ordinary_batch', 'tokens/s', bare[1:])
     ratio = np.median([a / b for a, b in zip(whole[1:], bare[1:], strict=True)])
     figures.add('reading, tokenizing, writing', 'tokens/s', whole[1:], f"{ratio:.2f}x tiktoken")
-    # its memory by a process in between, since a child's count begins with its parent's
-    count = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
-             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
     command = [sys.executable, root / 'data/openwebtext/prepare.py', f'--input={file}', f'--out_dir={out}', '--val_share=0.02']
-    peak = int(subprocess.run([sys.executable, '-c', count, *command], check=True, capture_output=True, text=True).stdout)
-    figures.add('peak memory of prepare.py', 'GB', [peak * (1 if sys.platform == 'darwin' else 1024) / 1e9])
+    figures.add('peak memory of prepare.py', 'GB', [peak_memory(command) / 1e9])
     # 2) drawing batches
     for how in ('stream', 'documents'):
-        data, rates = Batches(out, 'train', block_size, how, seed), []
-        for i in range(repeats + 1):
-            rows, t0 = 40 * batch_size, time.perf_counter()
-            for _ in data.step(i * rows, batch_size, 40):
-                pass
-            rates.append(data.n_targets(i * rows, rows) / (time.perf_counter() - t0))
-        figures.add(f'drawing {batch_size} x {block_size}, {how}', 'tokens/s', rates[1:])
+        data = Batches(out, 'train', block_size, how, seed)
+        figures.add(f'drawing {batch_size} x {block_size}, {how}', 'tokens/s', time_drawing(data, batch_size, repeats + 1)[1:])
 
 elif mode == 'scaling':
     # an eighth, a quarter, half and all of the config's size; heads keep their width, and a step its tokens

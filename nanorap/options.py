@@ -1,21 +1,24 @@
-"""Which of train.py's options, or of their combinations, can't be."""
+"""Which options, or combinations of them, can't be."""
 
 from types import SimpleNamespace
 
 from nanorap import UserError
 
-LEAST = dict(batch_size=1, block_size=1, gradient_accumulation_steps=1, eval_interval=1, eval_iters=1, log_interval=1, seed=0,
-             patience=1, max_minutes=0, batch_size_start=1, batch_size_ramp_iters=0, warmup_iters=0, cooldown_iters=0,
-             eval_samples=0, sample_interval=0)
+
+def check_least(script, config, **least):
+    """Each option named in `least` is that or more, or None; UserError for the first that isn't."""
+    for key, low in least.items():
+        if config[key] is not None and config[key] < low:
+            raise UserError(f"{script}: {key}={config[key]} must be {low} or more")
 
 
 def check_options(config, world_size):
     """config: a dict of train.py's options; UserError for the first that can't be. The model, the optimizer and the data
     check their own."""
     o = SimpleNamespace(**config)
-    for key, least in LEAST.items():
-        if config[key] is not None and config[key] < least:
-            raise UserError(f"train.py: {key}={config[key]} must be {least} or more")
+    check_least('train.py', config, batch_size=1, block_size=1, gradient_accumulation_steps=1, eval_interval=1, eval_iters=1,
+                log_interval=1, seed=0, patience=1, max_minutes=0, batch_size_start=1, batch_size_ramp_iters=0, warmup_iters=0,
+                cooldown_iters=0, eval_samples=0, sample_interval=0)
     if o.seed >= 2**32:
         raise UserError(f"train.py: seed={o.seed} must be less than 2**32")
     if o.lr_schedule not in ('cosine', 'trapezoid', 'constant'):

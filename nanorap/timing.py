@@ -1,5 +1,8 @@
 """The work that bench.py times, by the functions that train.py and sample.py use, and what it is done on."""
 
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from json import dumps, loads
@@ -8,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nanorap.dataset import read_documents, write_dataset
 from nanorap.generate import generate
 from nanorap.optim import train_step
 
@@ -30,6 +34,36 @@ def made_up_documents(songs, n_bytes, seed):
         texts.append('\n'.join(lines[i] for i in rng.integers(len(lines), size=100)))
         total += len(texts[-1].encode())
     return texts
+
+
+def time_tokenizing(tokenizer, texts, file, out):
+    """Tokens/s of tiktoken alone, from memory to memory, and of the way from `file`, JSON lines of the same texts, to token
+    files in `out`."""
+    t0 = time.perf_counter()
+    n = sum(map(len, tokenizer.enc.encode_ordinary_batch(texts, num_threads=os.cpu_count())))
+    t1 = time.perf_counter()
+    documents = (('train' if i % 50 else 'val', entry['text']) for i, entry in enumerate(read_documents(file)))
+    splits = write_dataset(out, tokenizer, documents)['splits'].values()
+    return n / (t1 - t0), sum(split['tokens'] for split in splits) / (time.perf_counter() - t1)
+
+
+def time_drawing(data, batch_size, repeats):
+    """Tokens/s of drawing forty batches from dataset.Batches, so many times."""
+    rates, rows = [], 40 * batch_size
+    for i in range(repeats):
+        t0 = time.perf_counter()
+        for _ in data.step(i * rows, batch_size, 40):
+            pass
+        rates.append(data.n_targets(i * rows, rows) / (time.perf_counter() - t0))
+    return rates
+
+
+def peak_memory(command):
+    """Bytes that a command takes at most; by a process in between, since a child's count begins with its parent's."""
+    count = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    done = subprocess.run([sys.executable, '-c', count, *command], check=True, capture_output=True, text=True)
+    return int(done.stdout) * (1 if sys.platform == 'darwin' else 1024)
 
 
 def training_steps(model, opt, data, runtime, batch_size, micro_batches, count, grad_clip, seed):
