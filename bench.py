@@ -26,18 +26,11 @@ import torch
 from tqdm import tqdm
 
 from model import GPT, GPTConfig
-from nanorap import UserError, pretrained
-from nanorap import estimate as paper
-from nanorap.cache import KVCache
-from nanorap.dataset import Batches, find_dataset, read_meta
-from nanorap.figures import Figures, bandwidth, exponent, plot_scaling, processor, read_figures
-from nanorap.optim import make_optimizer
-from nanorap.options import check_least
-from nanorap.peers import peers, rhyme_costs
-from nanorap.quantize import pack
-from nanorap.runtime import compile_or_eager, setup
-from nanorap.scheme import check_scheme
-from nanorap.timing import (
+from nanorap import pretrained
+from nanorap.bench import estimate as paper
+from nanorap.bench.baselines import peers, rhyme_costs
+from nanorap.bench.measurements import Figures, bandwidth, exponent, plot_scaling, processor, read_figures
+from nanorap.bench.timing import (
     made_up_documents,
     operators,
     peak_memory,
@@ -47,7 +40,15 @@ from nanorap.timing import (
     time_tokenizing,
     training_steps,
 )
-from nanorap.tokenizer import load_tokenizer
+from nanorap.cache import KVCache
+from nanorap.common import UserError
+from nanorap.dataset import Batches, find_dataset, read_meta
+from nanorap.optim import make_optimizer
+from nanorap.options import check_least
+from nanorap.quantize import pack
+from nanorap.rap.scheme import check_scheme
+from nanorap.runtime import compile_or_eager, setup
+from nanorap.tokenizer import load_tokenizer, padded_vocab_size
 
 # -----------------------------------------------------------------------------
 mode = 'train'  # train (the training step), sample, data, scaling
@@ -200,7 +201,7 @@ if mode == 'train':
     # 2) model, data and optimizer, as in train.py
     if real_data:
         vocab_size = read_meta(find_dataset(dataset))['vocab_size']
-        vocab_size = vocab_size if vocab_size < 1024 else -(-vocab_size // 64) * 64
+        vocab_size = padded_vocab_size(vocab_size)
     raw_model = make_model()
     c, T, size = raw_model.config, raw_model.config.block_size, paper.size(raw_model)
     flops_per_token, rows = raw_model.flops_per_token(T), batch_size * micro_batches * rt.world_size
@@ -251,10 +252,9 @@ elif mode == 'sample':
         raise UserError(f"--prompt_tokens={prompt_tokens} and --decode_tokens={decode_tokens} are more than the context, "
                         f"{model.config.block_size}: lower one of them, or raise --block_size")
     if rhyme:
-        make_cache = partial(KVCache, model.config, device=rt.device, dtype=rt.dtype)
         fast = pack(copy.deepcopy(model).to(rt.device, rt.dtype), quantize)
-        rhyme_costs(fast, model, make_cache, load_tokenizer(init_from), (root / 'demo.txt').read_text(), rhyme, 10,
-                    decode_tokens, seed)
+        prompt = (root / 'demo.txt').read_text(encoding='utf-8')
+        rhyme_costs(fast, model, load_tokenizer(init_from), prompt, rhyme, 10, decode_tokens, seed)
         raise SystemExit
     # 1) the number formats: {name: (dtype, quantize)}
     formats = {'float32': (torch.float32, None), kind: (rt.dtype, None)}

@@ -9,20 +9,23 @@ $ python eval.py --compare=base.json,tuned.json                       # one tabl
 
 import os
 import random
-from functools import partial
 from json import dumps, loads
 from pathlib import Path
 
 from tqdm import tqdm
 
 from model import GPT
-from nanorap import UserError, evaluate, model_folder, novelty, page, read_json
-from nanorap.cache import KVCache
-from nanorap.dataset import find_dataset, read_meta
+from nanorap.common import UserError, model_name
+from nanorap.dataset import find_dataset, read_meta, read_split
+from nanorap.lm_eval import STANDARD, examples, lyrics_loss
 from nanorap.quantize import pack
-from nanorap.rhyme import measures
+from nanorap.rap import eval_report, novelty
+from nanorap.rap.rhyme import measures
+from nanorap.rap.rhyme_search import RhymeSearch
+from nanorap.rap.scheme import Endings, check_scheme
+from nanorap.rap.sections import structure
 from nanorap.runtime import setup
-from nanorap.scheme import check_scheme
+from nanorap.text import header_keys, read_prompt, write
 from nanorap.tokenizer import load_tokenizer, same_tokenizer, tokenizer_from_meta
 
 # -----------------------------------------------------------------------------
@@ -58,10 +61,10 @@ dtype: str
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
 
-GROUPED, STANDARD = ('rhyme', 'structure', 'novelty'), tuple(evaluate.STANDARD)
+GROUPED = ('rhyme', 'structure', 'novelty')  # measured per text, of samples beside real songs
 tasks = 'rhyme,structure' if text and 'tasks' not in config_given else tasks
 tasks = [task for task in tasks.split(',') if task]
-for bad, advice in [(set(tasks) - {'lyrics', *GROUPED, *STANDARD}, f"tasks are lyrics, {', '.join(GROUPED + STANDARD)}"),
+for bad, advice in [(set(tasks) - {'lyrics', *GROUPED, *STANDARD}, f"tasks are lyrics, {', '.join([*GROUPED, *STANDARD])}"),
                     (min(num_samples, max_new_tokens, max_songs, batch_size, limit or 1) < 1,
                      "num_samples, max_new_tokens, max_songs, batch_size and limit must be 1 or more"),
                     (seed < 0 or temperature < 0, "seed and temperature must be 0 or more"),
@@ -71,29 +74,17 @@ for bad, advice in [(set(tasks) - {'lyrics', *GROUPED, *STANDARD}, f"tasks are l
         raise UserError(f"eval.py: {advice}")
 if rhyme:
     check_scheme(rhyme)
-
-
-def read(path, of):
-    try:
-        return Path(path).read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"can't read {of} {path}: {getattr(e, 'strerror', None) or e}") from None
-
-
 if compare:
-    print(page.comparison([page.read_results(path) for path in compare.split(',')]))
+    print(eval_report.comparison([eval_report.read_results(path) for path in compare.split(',')]))
     raise SystemExit
 rt = setup(device, dtype)
-results = dict(name=text or (out_dir if init_from == 'resume' else init_from), settings=config)
+name = text or model_name(out_dir, init_from)
+results = dict(name=name, settings=config)
 
 # 1) the model, unless the text is given
 if not text:
-    if init_from == 'resume' and not (Path(out_dir) / 'best' / 'config.json').exists():
-        raise UserError(f"{out_dir}/best holds no checkpoint: train one first, name another --out_dir, use a pretrained model "
-                        "(--init_from=gpt2 or smollm2), or give a --text=FILE")
-    tokenizer = load_tokenizer(results['name'])
-    model = pack(GPT.from_pretrained(results['name']).eval().to(rt.device, rt.dtype))
-    about = read_json(model_folder(out_dir) / 'config.json')['tokenizer'] if init_from == 'resume' else {}
+    tokenizer = load_tokenizer(name)
+    model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype))
 
 # 2) the songs
 songs = {}
@@ -102,7 +93,7 @@ if set(tasks) & {'lyrics', 'novelty'} or (not text and set(tasks) & set(GROUPED)
     meta = read_meta(data_dir)
     songs_tokenizer = tokenizer_from_meta(meta, data_dir)
     # as text, which takes a tenth of the memory of Python's ints
-    songs = {split: [songs_tokenizer.decode(song) for song in evaluate.documents(data_dir, split)]
+    songs = {split: [songs_tokenizer.decode(song) for song in read_split(data_dir, split)]
              for split in ('train', 'val') if split == 'val' or set(tasks) & set(GROUPED)}
 
 
@@ -114,7 +105,10 @@ def some(texts):
 
 groups = {}
 if text:
-    content = read(text, "the text")
+    try:
+        content = Path(text).read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"can't read the text {text}: {getattr(e, 'strerror', None) or e}") from None
     if text.endswith('.jsonl'):
         try:
             texts = [loads(line)['text'] for line in content.splitlines() if line.strip()]
@@ -126,28 +120,31 @@ if text:
     if not groups['text']:
         raise UserError(f"{text} is empty: give a file with a text")
 elif set(tasks) & set(GROUPED) and rt.is_main:
-    samples = evaluate.draw(
-        model, partial(KVCache, model.config, device=rt.device, dtype=rt.dtype), tokenizer,
-        read(start[5:], "the prompt file") if start.startswith('FILE:') else start, num_samples, max_new_tokens, seed,
-        rhyme, syllables, new_song='header' in about, temperature=temperature, top_k=top_k, top_p=top_p)
-    groups = {'samples': samples, **{f'{name} songs': [dict(text=t, new=t, cut=False) for t in some(songs[split])]
-                                    for name, split in (('training', 'train'), ('held-out', 'val'))}}
+    sampler = dict(temperature=temperature, top_k=top_k, top_p=top_p)
+    if rhyme:
+        endings = Endings(tokenizer, min(tokenizer.vocab_size, model.config.vocab_size))
+        sampler['search'] = RhymeSearch(endings, rhyme, syllables)
+    samples = write(model, tokenizer, [read_prompt(start)], num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed,
+                    new_song=header_keys(name) is not None, verbose=True, **sampler)
+    groups = {'samples': [dict(text=one.prompt + one.text, new=one.text, cut=one.is_cut) for one in samples]}
+    for group, split in (('training songs', 'train'), ('held-out songs', 'val')):
+        groups[group] = [dict(text=t, new=t, cut=False) for t in some(songs[split])]
 
 # 4) measure
 if 'lyrics' in tasks:
     same = same_tokenizer(tokenizer.meta(), meta)
-    ids = evaluate.documents(data_dir, 'val')
+    ids = read_split(data_dir, 'val')
     held_out = [(song if same else tokenizer.encode(t), t) for song, t in zip(ids, songs['val'], strict=True)]
-    results['lyrics'] = evaluate.lyrics(model, rt, tokenizer, held_out, batch_size)
+    results['lyrics'] = lyrics_loss(model, rt, tokenizer, held_out, batch_size)
 for task in (task for task in STANDARD if task in tasks):
-    rows = evaluate.examples(task, config[f'{task}_file'])[:limit]
-    results[task] = evaluate.STANDARD[task](model, rt, tokenizer, rows, batch_size)
+    rows = examples(task, config[f'{task}_file'])[:limit]
+    results[task] = STANDARD[task](model, rt, tokenizer, rows, batch_size)
 if not rt.is_main:
     rt.close()
 index = novelty.Songs(songs['train']) if 'novelty' in tasks else None
 measure = {
     'rhyme': lambda one: measures(one['text'], shuffles=10),
-    'structure': lambda one: evaluate.structure(one['text'], one['cut']),
+    'structure': lambda one: structure(one['text'], one['cut']),
     'novelty': lambda one: {k: v for k, v in novelty.novelty(index, one['new']).items() if k != 'nearest_song'},
 }
 for task in (task for task in GROUPED if task in tasks):
@@ -156,11 +153,11 @@ for task in (task for task in GROUPED if task in tasks):
         if task != 'novelty' or group != 'training songs':  # they are what is looked in
             for one in tqdm(texts, desc=f'{task} of {group}', leave=False, disable=None):
                 one[task] = measure[task](one)
-            results[task][group] = evaluate.summary([one[task] for one in texts])
+            results[task][group] = eval_report.summary([one[task] for one in texts])
 results['texts'] = groups.get('text') or groups.get('samples') or []
 
 # 5) tell
-print(page.tables(results))
+print(eval_report.tables(results))
 if show_copies and index:
     for number, one in enumerate(results['texts'], 1):
         for copy in novelty.copies(index, one['new']):
@@ -171,7 +168,7 @@ try:
     if report:
         log = Path(out_dir) / 'log.csv' if init_from == 'resume' and not text else None
         Path(report).mkdir(parents=True, exist_ok=True)
-        Path(report, 'report.html').write_text(page.html(results, groups, log), encoding='utf-8')
+        Path(report, 'report.html').write_text(eval_report.html(results, groups, log), encoding='utf-8')
         print(f"\n{Path(report) / 'report.html'} is written")
 except OSError as e:
     raise UserError(f"can't write {e.filename or report} ({e.strerror}): choose another place") from None

@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from nanorap import UserError, page, pretrained, read_json
+from nanorap import pretrained
+from nanorap.common import UserError, model_name, read_json
+from nanorap.rap.eval_report import read_results, tables
 from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
@@ -37,14 +39,12 @@ PRE_TOKENIZERS = {'gpt2': 'gpt-2', 'smollm2': 'smollm'}
 for key, choices in (('format', ('hf', 'gguf')), ('weights', tuple(DTYPES))):
     if config[key] not in choices:
         raise UserError(f"--{key}={config[key]}: choose {' or '.join(choices)}")
-if init_from == 'resume' and not (Path(out_dir) / 'best' / 'config.json').exists():
-    raise UserError(f"{out_dir}/best holds no checkpoint: train one first, or name another --out_dir")
-name = out_dir if init_from == 'resume' else init_from
+name = model_name(out_dir, init_from)
 folder = Path(dest or Path(out_dir) / format)
 OURS = {'config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json', 'README.md', 'model.gguf'}
 if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= OURS):
     raise UserError(f"{folder} has other things in it: choose another --dest")
-numbers = page.read_results(measures) if measures else {}
+numbers = read_results(measures) if measures else {}
 
 gpt, state_dict = pretrained.load(name)
 tokenizer = load_tokenizer(name)
@@ -83,7 +83,7 @@ def model_card():
              "AutoTokenizer.from_pretrained('FOLDER')\nmodel = AutoModelForCausalLM.from_pretrained('FOLDER')\nids = "
              "tokenizer('[Verse 1]\\n', return_tensors='pt').input_ids\nprint(tokenizer.decode(model.generate(ids, "
              "max_new_tokens=200, do_sample=True)[0]))\n```",
-             '## Measures', page.tables(numbers) if numbers else "None were given (`export.py --measures=FILE`)."]
+             '## Measures', tables(numbers) if numbers else "None were given (`export.py --measures=FILE`)."]
     return '\n\n'.join(parts) + '\n'
 
 

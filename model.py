@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from nanorap import UserError
+from nanorap.common import UserError
 from nanorap.loss import ChunkedLoss
 
 

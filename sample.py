@@ -11,21 +11,16 @@ import json
 import os
 import re
 import sys
-from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from model import GPT
-from nanorap import UserError, model_folder, read_json
-from nanorap.bars import write_bars
-from nanorap.cache import KVCache
-from nanorap.colour import ansi, page
-from nanorap.generate import generate
+from nanorap.common import UserError, model_name
 from nanorap.quantize import pack
+from nanorap.rap.colour import ansi, page
+from nanorap.rap.rhyme_search import RhymeSearch
+from nanorap.rap.scheme import Endings, check_scheme
 from nanorap.runtime import setup
-from nanorap.scheme import Endings, check_scheme
-from nanorap.text import Sample, encode
+from nanorap.text import header_keys, header_lines, read_prompt, write
 from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
@@ -76,104 +71,62 @@ if rhyme:
     check_scheme(rhyme)
 prompts = [start]
 if start.startswith('FILE:'):
-    try:
-        text = Path(start[5:]).read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"can't read the prompt file {start[5:]}: {getattr(e, 'strerror', None) or e}") from None
-    prompts = re.split(r'^---[ \t]*\n', text, flags=re.M)
+    prompts = re.split(r'^---[ \t]*\n', read_prompt(start), flags=re.M)
     prompts = [prompt for prompt in prompts if prompt.strip()] or ['']
-if init_from == 'resume' and not (Path(out_dir) / 'best' / 'config.json').exists():
-    raise UserError(f"{out_dir}/best holds no checkpoint: train one first (python train.py config/….py --out_dir={out_dir}), "
-                    "name another --out_dir, or use a pretrained model (--init_from=gpt2 or smollm2)")
 
 # the model and its tokenizer
-name = out_dir if init_from == 'resume' else init_from
+name = model_name(out_dir, init_from)
+header = header_lines(name, artist=artist, title=title)
+new_song = header_keys(name) is not None if new_song is None else new_song
 tokenizer = load_tokenizer(name)
 model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype), quantize)
-make_cache = partial(KVCache, model.config, device=rt.device, dtype=rt.dtype)
-vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
-sampler = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-about = read_json(model_folder(name) / 'config.json').get('tokenizer', {}) if init_from == 'resume' else {}
-header = ''
-for key in about.get('header', []):
-    header += f"[{key.title()}: {' '.join(config[key].split())}]\n" if config[key] else ''
-for key in ('artist', 'title'):
-    if config[key] and key not in about.get('header', []):
-        raise UserError(f"--{key}={config[key]}, but the songs of {name} were prepared without it: leave it out, or prepare "
-                        "them with data/lyrics/prepare.py --header=artist,title and train again")
-new_song = 'header' in about if new_song is None else new_song
-endings = Endings(tokenizer, vocab_size) if rhyme else None
-
-
-def encode_prompt(prompt):
-    """A prompt's ids, at most block_size of them."""
-    ids = encode(tokenizer, prompt, model.config.vocab_size, new_song)
-    if len(ids) > model.config.block_size and not interactive:
-        print(f"note: the prompt has {len(ids)} tokens; the model sees the last {model.config.block_size}", file=sys.stderr)
-    return ids[-model.config.block_size :]
-
-
-def draw(prompts, num_samples, show=False, lines=None):
-    """Samples of each prompt, in order. show: print the only one as it comes. lines: end after so many."""
-    ids = [encode_prompt(prompt) for prompt in prompts]
-    samples = [Sample(tokenizer, prompt, i, stops) for prompt, i in zip(prompts, ids, strict=True) for _ in range(num_samples)]
-
-    def tell(text):
-        if show:
-            print(text, end='', flush=True)
-
-    def hear(sample, token, logprob, first=0):
-        sample = samples[first + sample]
-        stopped = sample.add(token, logprob)
-        tell(sample.fresh())
-        return stopped or lines is not None and sample.whole_lines() >= lines
-
-    tell(prompts[0])
-    options = num_samples, max_new_tokens, vocab_size, tokenizer.eot, seed
-    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=show or not sys.stderr.isatty()) as progress:
-        if rhyme:  # one prompt after the other
-            for i, prompt in enumerate(ids):
-                for _ in write_bars(model, make_cache, tokenizer, prompt, rhyme, *options, syllables_wanted=syllables,
-                                    endings=endings, hear=partial(hear, first=i * num_samples), **sampler):
-                    progress.update(min(len(sample.ids) for sample in samples) - progress.n)
-        else:
-            for _ in generate(model, make_cache, ids, *options, hear=hear, repetition_penalty=repetition_penalty, **sampler):
-                progress.update()
-    samples = [sample.close() for sample in samples]
-    tell(samples[0].fresh())
-    return samples
-
-
 stops = [text.replace('\\n', '\n') for text in stop.split('|') if text]
+sampler = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+if rhyme:
+    endings = Endings(tokenizer, min(tokenizer.vocab_size, model.config.vocab_size))
+    how = dict(search=RhymeSearch(endings, rhyme, syllables), **sampler)
+else:
+    how = dict(repetition_penalty=repetition_penalty, **sampler)
+
+
+def sample(prompts, num_samples, **options):
+    """Samples of each prompt, by the options above; options: more of nanorap.text.write()."""
+    return write(model, tokenizer, prompts, num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed,
+                 new_song=new_song, stops=stops, **how, **options)
+
+
 if interactive:
     print(f"Type a line, and the model adds {bars}; an empty line ends it.")
     text = header + prompts[0]
     try:
         while line := input('> '):
             text += line + '\n'
-            [sample] = draw([text], 1, lines=bars)
-            added = sample.text.strip('\n') + '\n'
+            [answer] = sample([text], 1, max_lines=bars)
+            added = answer.text.strip('\n') + '\n'
             print(ansi(text + added)[len(ansi(text)) :] if show_rhymes else added, end='')
             text += added
     except EOFError:
         print()
     raise SystemExit(0)
 
-one = len(prompts) * num_samples == 1
-stream = one and sys.stdout.isatty() and not show_rhymes
-samples = draw([header + prompt for prompt in prompts], num_samples, show=stream)
-texts = [sample.prompt + sample.text for sample in samples]
-if stream:
+prompts = [header + prompt for prompt in prompts]
+is_streamed = len(prompts) * num_samples == 1 and sys.stdout.isatty() and not show_rhymes
+if is_streamed:
+    print(prompts[0], end='', flush=True)
+    samples = sample(prompts, num_samples, verbose=True, on_text=lambda _, text: print(text, end='', flush=True))
     print()
 else:
+    samples = sample(prompts, num_samples, verbose=True)
+texts = [one.prompt + one.text for one in samples]
+if not is_streamed:
     print(*map(ansi, texts) if show_rhymes else texts, sep='\n---------------\n')
 if output:
     if output.endswith('.jsonl'):
         settings = dict(seed=seed, **sampler, repetition_penalty=repetition_penalty, stop=stop, rhyme=rhyme,
                         syllables=syllables, quantize=quantize, model=name)
-        content = ''.join(json.dumps(dict(text=text, prompt=sample.prompt, sample=i % num_samples, **settings, ids=sample.ids,
-                                          logprobs=sample.logprobs), ensure_ascii=False) + '\n'
-                          for i, (text, sample) in enumerate(zip(texts, samples, strict=True)))
+        entries = [dict(text=text, prompt=one.prompt, sample=i % num_samples, **settings, ids=one.ids, logprobs=one.logprobs)
+                   for i, (text, one) in enumerate(zip(texts, samples, strict=True))]
+        content = ''.join(json.dumps(entry, ensure_ascii=False) + '\n' for entry in entries)
     elif output.endswith('.html'):
         content = page(texts, f"NanoRapGPT: {name}")
     else:

@@ -21,21 +21,22 @@ try:
     from fastapi.responses import FileResponse, Response
     from pydantic import BaseModel, Field
 
-    from nanorap.web import Stream, guarded_app, outcome
+    from nanorap.serve.web import Stream, guarded_app, outcome
 except ImportError as e:
     raise SystemExit(f"serve.py: {e.name} is not installed: pip install -r requirements-web.txt, or make web") from None
 
 from model import GPT
-from nanorap import UserError, colour, read_json
+from nanorap.common import UserError, model_name, read_json
 from nanorap.dataset import find_dataset, read_meta
-from nanorap.evaluate import index_songs, song_names
-from nanorap.jobs import Full, Job, Worker
-from nanorap.novelty import copied_lines
 from nanorap.quantize import pack
-from nanorap.rhyme import density
+from nanorap.rap import colour
+from nanorap.rap.novelty import copied_lines, index_songs, song_names
+from nanorap.rap.rhyme import density
 from nanorap.runtime import setup
+from nanorap.serve.jobs import Full, Job, Worker
+from nanorap.serve.writer import Writer
+from nanorap.text import header_keys
 from nanorap.tokenizer import load_tokenizer, tokenizer_from_meta
-from nanorap.writer import Writer, header_of
 
 # -----------------------------------------------------------------------------
 out_dir: str  # a run's folder, whose best/ is loaded
@@ -73,10 +74,7 @@ for bad, advice in [(not loopback and not (user and password), f"--host={host} l
                     (min(max_prompt, context, max_tokens, queue) < 1 or max_cache <= 0, "limits must be above 0")]:
     if bad:
         raise UserError(f"serve.py: {advice}")
-if init_from == 'resume' and not (Path(out_dir) / 'best' / 'config.json').exists():
-    raise UserError(f"{out_dir}/best holds no checkpoint: train one first (make demo), name another --out_dir, or use a "
-                    "pretrained model (--init_from=smollm2)")
-first_model = out_dir if init_from == 'resume' else init_from
+first_model = model_name(out_dir, init_from)
 
 
 # ---- what the worker's thread does
@@ -89,7 +87,7 @@ def load(name):
     writer = None  # first: two may be too much for the memory
     gc.collect()
     model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype), quantize)
-    writer = Writer(name, model, load_tokenizer(name), rt, context, max_cache)
+    writer = Writer(name=name, model=model, tokenizer=load_tokenizer(name), context=context, max_cache=max_cache)
 
 
 def work(job):
@@ -173,7 +171,7 @@ async def api_generate(ask: Ask, request: Request):
 
 @app.get('/api/models')
 def api_models():
-    return dict(models=[dict(name=name, header=header_of(name) or []) for name in menu()], songs=len(names),
+    return dict(models=[dict(name=name, header=header_keys(name) or []) for name in menu()], songs=len(names),
                 limits=dict(max_prompt=max_prompt, context=context, max_new_tokens=max_tokens, num_samples=8, queue=queue))
 
 

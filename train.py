@@ -18,24 +18,23 @@ import os
 import sys
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import torch
 
 from model import GPT, GPTConfig
-from nanorap import UserError
 from nanorap import checkpoint as ckpt
-from nanorap.cache import KVCache
+from nanorap.common import UserError, ceil_div
 from nanorap.dataset import Batches, find_dataset
-from nanorap.evaluate import draw, index_songs, mean_loss, quick_measures
 from nanorap.health import UpdateNorms, maxima
-from nanorap.optim import get_lr, make_optimizer, n_micro_batches, train_step
+from nanorap.log import Log, plot_losses
+from nanorap.optim import get_lr, make_optimizer, n_micro_batches
 from nanorap.options import check_options
-from nanorap.report import Log, plot_losses
 from nanorap.runtime import Signals, compile_or_eager, setup
-from nanorap.tokenizer import load_tokenizer, same_tokenizer, tokenizer_from_meta
+from nanorap.step import mean_loss, train_step
+from nanorap.text import write
+from nanorap.tokenizer import load_tokenizer, padded_vocab_size, same_tokenizer, tokenizer_from_meta
 
 # -----------------------------------------------------------------------------
 # the defaults train GPT-2 (124M) on OpenWebText
@@ -150,10 +149,8 @@ elif init_from != 'resume' and not eval_only and ckpt.has_steps(out_dir) and rt.
 settings = config | {f'{split}.bin': count['sha256'] for split, count in meta['splits'].items()}
 model_options = {key: config[key] for key in GPTConfig.__dataclass_fields__ if key in config}
 if init_from == 'scratch':
-    # a multiple of 64 is faster on GPUs: 50257 becomes 50304
-    vocab_size = meta['vocab_size'] if meta['vocab_size'] < 1024 else -(-meta['vocab_size'] // 64) * 64
     torch.manual_seed(seed)
-    raw_model = GPT(GPTConfig(vocab_size=vocab_size, **model_options), init)
+    raw_model = GPT(GPTConfig(vocab_size=padded_vocab_size(meta['vocab_size']), **model_options), init)
 elif init_from == 'resume':
     weights, optimizer_state, saved, state = ckpt.load_step(out_dir)
     if not same_tokenizer(saved['tokenizer'], meta):
@@ -203,8 +200,12 @@ model = rt.wrap(compiled)
 log = Log(out_dir, step, max_iters, rt.is_main and not eval_only,
           wandb=dict(project=wandb_project, name=wandb_run_name, config=config) if wandb_log else None)
 peak_flops = rt.peak_flops()
-songs = index_songs(data_dir, tokenizer) if eval_samples and rt.is_main else None
-make_cache = partial(KVCache, raw_model.config, device=rt.device)
+songs = None
+if eval_samples and rt.is_main:  # all of nanorap.rap that training may need
+    from nanorap.rap.eval_report import quick_measures
+    from nanorap.rap.novelty import index_songs
+
+    songs = index_songs(data_dir, tokenizer)
 lap('loading')
 
 
@@ -228,7 +229,7 @@ def save(is_best=False, val_loss=None, step_folder=True):
 
 
 rows_per_step = gradient_accumulation_steps * batch_size
-first_micro = -(-(batch_size_start or rows_per_step) // batch_size)  # micro-batches of the first step
+first_micro = ceil_div(batch_size_start or rows_per_step, batch_size)  # micro-batches of the first step
 if rt.is_main:
     n_params = sum(p.numel() for p in raw_model.parameters())
     print(f"{n_params / 1e6:.2f}M parameters on {rt.device}, {str(rt.dtype).removeprefix('torch.')}, {rt.world_size} "
@@ -242,6 +243,13 @@ if eval_only:
 # training loop
 signals, time_is_up, refused, clipped = Signals(), False, 0, 0  # steps in a row that were not taken; clipped since the last row
 t_log, tokens_log, losses = time.perf_counter(), tokens, []  # at the last row of log.csv; losses since the last evaluation
+
+
+def sample(n, **sampler):
+    """Texts of n samples from an empty prompt."""
+    samples = write(raw_model, tokenizer, [''], num_samples=n, max_new_tokens=min(200, block_size), seed=seed, temperature=0.8,
+                    verbose=True, **sampler)
+    return [one.text for one in samples]
 
 
 def stop(reason):
@@ -264,10 +272,10 @@ while True:
         log.say(f"step {step}: {train_loss}val loss {val_loss:.4f}")
         measured = {}
         if songs is not None:
-            measured = quick_measures(raw_model, make_cache, tokenizer, songs, eval_samples, seed)
+            measured = quick_measures(songs, sample(eval_samples, top_k=200))
             log.say("samples: " + ", ".join(f"{key} {value:.3f}" for key, value in measured.items()))
         if sample_interval and step % sample_interval == 0 and rt.is_main:
-            log.say(draw(raw_model, make_cache, tokenizer, '', 1, min(200, block_size), seed, temperature=0.8)[0]['text'])
+            log.say(sample(1)[0])
         lap('sampling')
         log.row(step, val_loss=val_loss, **measured)
         if not math.isfinite(val_loss):

@@ -6,6 +6,6 @@ from pathlib import Path
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parent))
 
-from nanorap.figures import plot_scaling, read_figures  # noqa: E402
+from nanorap.bench.measurements import plot_scaling, read_figures  # noqa: E402
 
 plot_scaling(read_figures(here / 'scaling.json'), here / 'scaling.png')

@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from nanorap import SUMS, UserError, check_sums, model_folder, sha256
+from nanorap.common import SUMS, UserError, check_sums, model_folder, sha256
 
 KEEP = 2  # step folders
 STEP = 'step-' + '[0-9]' * 8  # a copy under another name is the user's own

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanorap import UserError
+from nanorap.common import UserError, ceil_div
 
 CHUNK = 4_000_000  # characters that are tokenized at once, so that every core is busy and memory stays flat
 
@@ -164,6 +164,16 @@ def read_meta(data_dir):
     return meta
 
 
+def read_split(data_dir, split):
+    """Yield the documents of a prepared split one by one, each a list of ids without the end-of-text id."""
+    meta = read_meta(data_dir)
+    ids = np.memmap(f'{data_dir}/{split}.bin', dtype=np.dtype(meta['dtype']).newbyteorder('<'), mode='r')
+    ends = np.flatnonzero(ids == meta['eot'])
+    for start, end in zip([0, *(ends + 1)], [*ends, len(ids)], strict=True):
+        if start < end:
+            yield ids[start:end].tolist()
+
+
 def find_dataset(name):
     """The data folder that --dataset names: one below the repository's data/, or any path."""
     below = Path(__file__).resolve().parents[1] / 'data' / name
@@ -223,7 +233,7 @@ class Batches:
     @property
     def n_windows(self):
         """Windows of the split in file order, every token a target exactly once."""
-        return len(self.starts) if self.mode == 'documents' else -(-self.n_tokens // self.block_size)
+        return len(self.starts) if self.mode == 'documents' else ceil_div(self.n_tokens, self.block_size)
 
     @property
     def rows_per_epoch(self):

@@ -1,7 +1,8 @@
 """
 Sampling from a model over a KV cache: prefill once, decode token by token, all samples in one batch.
 
-It is handed a model and a cache (nanorap.cache.KVCache); the samplers take logits and know nothing of models.
+generate() is handed a model and a function that makes a cache (nanorap.cache.KVCache); sample_next() and penalise() take
+logits and know nothing of models. nanorap.text turns prompts into text by it.
 """
 
 import math
@@ -10,13 +11,20 @@ import numpy as np
 import torch
 
 
-def sample_next(logits, u, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0):
-    """One token id a row, (B,), from logits (B, V) and uniform random numbers u (B,).
+def sample_next(
+    logits: torch.Tensor,
+    u: torch.Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+) -> torch.Tensor:
+    """Sample one token id per row, (B,), from logits (B, V) and uniform random numbers u (B,).
 
-    temperature 0 takes the most likely token. top_k keeps the k most likely ones, top_p the fewest that hold a share p of
-    the probability (https://arxiv.org/abs/1904.09751), min_p those at least min_p times as likely as the likeliest
-    (https://arxiv.org/abs/2407.01082). Inverse transform sampling, so one number decides a row's token, whatever its batch
-    mates are.
+    temperature 0 takes the most likely token. top_k keeps the k most likely tokens, top_p the fewest that hold a share p of
+    the probability (nucleus sampling, https://arxiv.org/abs/1904.09751), min_p those at least min_p times as likely as the
+    likeliest (https://arxiv.org/abs/2407.01082). This is inverse transform sampling: one number decides a row's token,
+    whatever the other rows of the batch are.
     """
     if temperature == 0:
         return logits.argmax(-1)
@@ -39,84 +47,100 @@ def sample_next(logits, u, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0):
     return (choice if ids is None else ids.gather(1, choice)).squeeze(1)
 
 
-def penalise(logits, seen, penalty):
-    """Logits (B, V) with those of the tokens that are marked in seen (B, V) made `penalty` times less likely, whatever
-    their sign (https://arxiv.org/abs/1909.05858)."""
+def penalise(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Make the tokens that are marked in seen (B, V) `penalty` times less likely in logits (B, V), whatever the sign of
+    the logit (CTRL, https://arxiv.org/abs/1909.05858)."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 @torch.inference_mode()
-def generate(model, make_cache, prompt, num_samples, max_new_tokens, vocab_size, eot, seed, hear=None,
-             repetition_penalty=1.0, **sampler):
-    """Yield the next token id of each sample as a list, step by step; None for a sample that has ended.
+def generate(
+    model: torch.nn.Module,
+    make_cache,
+    prompts: list[list[int]],
+    on_token,
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    vocab_size: int,
+    eot: int,
+    seed: int,
+    repetition_penalty: float = 1.0,
+    **sampler,
+) -> list[bool]:
+    """Continue each prompt num_samples times: samples 0 to num_samples - 1 continue the first prompt, and so on.
 
-    model: a GPT in eval mode. make_cache: (B, max_len) -> an empty cache. prompt: at least one id, and at most block_size;
-    or a list of such prompts, which may differ in length: then samples 0 to num_samples - 1 continue the first, and so on.
-    vocab_size: ids from there on, where a model's vocabulary is padded, are never drawn. A sample ends with eot, or where
-    hear(sample, token, the token's log-probability by the model itself) returns True. sampler: options of sample_next().
+    on_token(sample, token, logprob) is called for each new token, with its log-probability by the model itself (before
+    temperature and penalties); where it returns True the sample ends. A sample also ends with the end-of-text token eot,
+    which on_token does not get, or after max_new_tokens. Returns for each sample whether eot or on_token has ended it.
 
-    Random numbers depend on the seed and the number of the sample among its prompt's, on nothing else. At block_size the
-    cache goes on (see KVCache); a model with learned positions keeps the later half of the context, prefilled again.
+    model: a GPT in eval mode. make_cache: (B, max_len) -> an empty KVCache. prompts: each of 1 to block_size ids; they may
+    differ in length. vocab_size: ids from there on, where a model's vocabulary is padded, are never sampled. sampler:
+    options of sample_next().
+
+    A sample's random numbers depend on the seed and on its number among its prompt's samples, on nothing else. Beyond
+    block_size, a rotary or ALiBi model goes on with a sliding cache (see KVCache); a model with learned positions keeps the
+    later half of the context and prefills it again.
     """
     block_size, device = model.config.block_size, next(model.parameters()).device
-    prompts = [list(p) for p in (prompt if isinstance(prompt[0], list) else [prompt])]
+    has_learned_positions = model.config.pos == 'learned'
     max_len = min(block_size, max(map(len, prompts)) + max_new_tokens)
     rngs = [np.random.default_rng((seed, i)) for i in range(num_samples)]
     u = np.stack([rng.random(max_new_tokens, dtype=np.float32) for rng in rngs], axis=1)
-    u = torch.from_numpy(np.tile(u, len(prompts))).to(device)  # (max_new_tokens, B)
-    texts = [list(p) for p in prompts for _ in range(num_samples)]
-    rows = list(range(len(texts)))  # rows[i]: which sample is in row i of the batch
-    one, cache = make_cache(1, max_len), make_cache(len(rows), max_len)
+    u = torch.from_numpy(np.tile(u, len(prompts))).to(device)  # (max_new_tokens, n_samples)
+    texts = [list(prompt) for prompt in prompts for _ in range(num_samples)]
+    has_ended = [False] * len(texts)
+    active = list(range(len(texts)))  # active[b]: the sample in row b of the batch
+    prefill_cache, cache = make_cache(1, max_len), make_cache(len(active), max_len)
 
-    def prefill(row, ids):
-        one.pos = [0]
-        logits = model(torch.tensor([ids], device=device), cache=one)
-        cache.copy_from(one, target=row)
+    def prefill(rows: int | slice, ids: list[int]) -> torch.Tensor:
+        prefill_cache.pos = [0]
+        logits = model(torch.tensor([ids], device=device), cache=prefill_cache)
+        cache.copy_from(prefill_cache, target=rows)
         return logits
 
-    # 1) each prompt goes through once; its keys and values are copied to all of its samples
-    logits = torch.cat([prefill(slice(i * num_samples, (i + 1) * num_samples), p).expand(num_samples, -1)
-                        for i, p in enumerate(prompts)])
-    seen = torch.zeros(len(rows), vocab_size, dtype=torch.bool, device=device)
-    for i, text in enumerate(texts if repetition_penalty != 1 else ()):
-        seen[i, text] = True
+    # 1) prefill each prompt once, and copy its keys and values to all of its samples
+    logits = torch.cat([prefill(slice(i * num_samples, (i + 1) * num_samples), prompt).expand(num_samples, -1)
+                        for i, prompt in enumerate(prompts)])
+    seen = torch.zeros(len(active), vocab_size, dtype=torch.bool, device=device)
+    if repetition_penalty != 1:
+        for b, text in enumerate(texts):
+            seen[b, text] = True
     for step in range(max_new_tokens):
-        # 2) draw
+        # 2) sample the next token of each row
         logits = logits[:, :vocab_size]
         allowed = logits if repetition_penalty == 1 else penalise(logits, seen, repetition_penalty)
-        drawn = sample_next(allowed, u[step, rows], **sampler)
-        ids = drawn.tolist()
-        logprobs = torch.log_softmax(logits.float(), -1).gather(1, drawn[:, None])[:, 0].tolist() if hear else ids
-        tokens, ended = [None] * len(texts), []
-        for i, (sample, token, logprob) in enumerate(zip(rows, ids, logprobs, strict=True)):
-            if token == eot:
-                ended.append(i)
-                continue
-            tokens[sample] = token
-            texts[sample].append(token)
-            if hear and hear(sample, token, logprob):
-                ended.append(i)
-        yield tokens
-        # 3) whoever has ended leaves: the batch's last row takes the place
+        next_ids = sample_next(allowed, u[step, active], **sampler)
+        logits = logits.float()
+        logprobs = logits.gather(1, next_ids[:, None])[:, 0] - logits.logsumexp(-1)
         if repetition_penalty != 1:
-            seen.scatter_(1, drawn[:, None], True)
-        for i in reversed(ended):
-            last = len(rows) - 1
-            if i < last:
-                rows[i], ids[i] = rows[last], ids[last]
-                cache.copy_from(cache, last, i)
-                seen[i] = seen[last]
-            rows.pop()
-        seen = seen[: len(rows)]
-        if not rows or step + 1 == max_new_tokens:
-            return
-        # 4) feed
-        full = [i for i in range(len(rows)) if model.config.pos == 'learned' and cache.pos[i] == block_size]
-        if len(full) < len(rows):
-            for i in full:
-                cache.pos[i] -= 1  # their turn comes below
-            logits = model(torch.tensor(ids[: len(rows)], device=device)[:, None], cache=cache)
+            seen.scatter_(1, next_ids[:, None], True)
+        ids = next_ids.tolist()
+        ended_rows = []
+        for b, (sample, token, logprob) in enumerate(zip(active, ids, logprobs.tolist(), strict=True)):
+            if token != eot:
+                texts[sample].append(token)
+            if token == eot or on_token(sample, token, logprob):
+                has_ended[sample] = True
+                ended_rows.append(b)
+        # 3) remove the rows that have ended: the last row of the batch takes the place of each
+        for b in reversed(ended_rows):
+            last = len(active) - 1
+            if b < last:
+                active[b], ids[b] = active[last], ids[last]
+                cache.copy_from(cache, last, b)
+                seen[b] = seen[last]
+            active.pop()
+        seen = seen[: len(active)]
+        if not active or step + 1 == max_new_tokens:
+            return has_ended
+        # 4) feed the new tokens to the model
+        full = [b for b in range(len(active)) if has_learned_positions and cache.pos[b] == block_size]
+        if len(full) < len(active):
+            for b in full:
+                cache.pos[b] -= 1  # a placeholder: these rows are prefilled again below
+            logits = model(torch.tensor(ids[: len(active)], device=device)[:, None], cache=cache)
         else:
-            logits = logits[: len(rows)].clone()
-        for i in full:
-            logits[i] = prefill(i, texts[rows[i]][-max(1, block_size // 2):])[0, : logits.size(1)]
+            logits = logits[: len(active)].clone()
+        for b in full:
+            logits[b] = prefill(b, texts[active[b]][-max(1, block_size // 2):])[0, : logits.size(1)]

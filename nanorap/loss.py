@@ -2,6 +2,8 @@
 
 import torch
 
+from nanorap.common import ceil_div
+
 CHUNK = 2**24  # logits that exist at a time in training, 64 MB in float32
 
 
@@ -20,9 +22,9 @@ class ChunkedLoss(torch.autograd.Function):
         needs_x, needs_weight = ctx.needs_input_grad[:2]
         grad_x, w = torch.empty_like(x), weight.to(dtype)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        total, n_chunks = 0.0, -(-x.size(0) * weight.size(0) // CHUNK)
+        total, n_chunks = 0.0, ceil_div(x.size(0) * weight.size(0), CHUNK)
         # one buffer for all chunks, and almost all in place: memory that is fresh from the system is slow
-        buffer = x.new_empty(-(-x.size(0) // n_chunks), weight.size(0), dtype=dtype)
+        buffer = x.new_empty(ceil_div(x.size(0), n_chunks), weight.size(0), dtype=dtype)
         for chunk, target, grad_chunk in zip(*(t.chunk(n_chunks) for t in (x, targets, grad_x)), strict=True):
             chunk, index, counts = chunk.to(dtype), target.clamp(min=0)[:, None], (target != -1)[:, None]
             logits = torch.mm(chunk, w.mT, out=buffer[: len(chunk)]).float()

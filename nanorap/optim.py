@@ -1,11 +1,10 @@
-"""Parameter groups, the optimizers, learning-rate and batch-size schedules, and one update of the weights."""
+"""Parameter groups, the optimizers, and the schedules of learning rate and batch size."""
 
 import math
 
 import torch
-from torch.nn.parallel import DistributedDataParallel as DDP
 
-from nanorap import UserError
+from nanorap.common import UserError, ceil_div
 
 # Newton-Schulz: x -> a x + b x^3 + c x^5 with these a, b, c in turn, the last ones again if there are more steps, takes
 # every singular value in (0, 1] near to 1, and the first few already most of them (Polar Express, for five steps, with
@@ -152,39 +151,4 @@ def n_micro_batches(it, start, end, ramp_iters, multiple=1):
     number of processes, each of which needs its own). Small batches learn more from a token at first
     (https://arxiv.org/abs/2005.14165, appendix B)."""
     n = start + (end - start) * min(1, it / ramp_iters) if ramp_iters else end
-    return min(end, -(-round(n) // multiple) * multiple)
-
-
-def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed, lap=lambda part: None):
-    """One update of the weights from this process's dataset.MicroBatches.
-
-    Returns (the mean loss of the step's targets over all processes, the gradient norm before clipping, whether the update
-    was made): with a loss or a gradient that is not finite, weights and optimizer stay as they were.
-    lap is called with the name of each part that ends: 'data', 'forward', 'backward', 'optimizer'.
-    """
-    total = 0.0
-    for batch in batches:
-        # dropout depends on the rows alone: the same masks after a resume, and on any number of processes
-        torch.manual_seed(seed * 1_000_003 + batch.row)
-        if isinstance(model, DDP):
-            model.require_backward_grad_sync = batch.is_last  # exchange gradients once a step
-        x, y = runtime.to_device(batch.x, batch.y)
-        lap('data')
-        with runtime.autocast():
-            loss = model(x, y) * batch.weight
-        lap('forward')
-        scaler.scale(loss).backward()
-        total = total + loss.detach()
-        lap('backward')
-    scaler.unscale_(optimizer)
-    params = [p for group in optimizer.param_groups for p in group['params']]
-    grad_norm = torch.nn.utils.clip_grad_norm_(params, grad_clip or math.inf)
-    grad_norm = (grad_norm.full_tensor() if hasattr(grad_norm, 'full_tensor') else grad_norm).item()
-    loss = runtime.sum(total.item())[0] / runtime.world_size
-    is_finite = math.isfinite(loss) and math.isfinite(grad_norm)  # both are the same on every process
-    if is_finite:
-        scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)  # no need for this memory any more
-    lap('optimizer')
-    return loss, grad_norm, is_finite
+    return min(end, multiple * ceil_div(round(n), multiple))

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from nanorap import UserError
+from nanorap.common import UserError
 
 
 def check_least(script, config, **least):

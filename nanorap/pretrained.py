@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from nanorap import UserError, check_sums, model_folder, read_json, smollm2_file
+from nanorap.common import UserError, check_sums, model_folder, read_json, smollm2_file
 
 # (our name, their names, how): {i} is the layer; 'T' transposes (GPT-2 keeps its linear weights as (in, out)), 'cat'
 # joins several matrices into our one along the rows. Our names are GPT-2's own.

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 
-from nanorap import UserError
+from nanorap.common import UserError
 
 
 class PackedLinear(nn.Module):

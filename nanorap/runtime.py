@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 
-from nanorap import UserError
+from nanorap.common import UserError
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 # dense peak with fp32 accumulation in FLOP/s for (float16 and bfloat16, float32 as TF32 or plain), by the makers' data sheets

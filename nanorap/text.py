@@ -1,11 +1,64 @@
-"""Prompts into ids, and ids into text as they come: character by whole character, up to a stop text."""
+"""
+From a prompt to text: the one path that sample.py, eval.py, train.py, serve.py and bench.py take.
 
-from nanorap import UserError
+    samples = write(model, tokenizer, ['[Verse 1]\\n'], num_samples=2, max_new_tokens=100, seed=1337, temperature=0.8)
+    print(samples[0].prompt + samples[0].text)
+
+The model and its cache come from the caller's choice of device and dtype; what is plain and what rhymes is decided by
+`search`, see nanorap.rap.rhyme_search.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nanorap.cache import KVCache
+from nanorap.common import UserError, best_folder, model_folder, read_json
+from nanorap.generate import generate
+
+# tokens before a new one that are decoded with it: some tokenizers drop the space before a text's first word
+DECODING_CONTEXT = 8
 
 
-def encode(tokenizer, prompt, vocab_size, new_song=False):
-    """A prompt's ids, one at least; with new_song an end of text stands before them. vocab_size: the model's."""
-    ids = [tokenizer.eot] * (new_song or not prompt) + tokenizer.encode(prompt)
+def read_prompt(start):
+    """Return the text that --start gives: itself, or the content of PATH for FILE:PATH."""
+    if not start.startswith('FILE:'):
+        return start
+    path = start.removeprefix('FILE:')
+    try:
+        return Path(path).read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"can't read the prompt file {path}: {getattr(e, 'strerror', None) or e}") from None
+
+
+def header_keys(name):
+    """Return the keys of the header lines that a run's songs begin with (data/lyrics/prepare.py --header), a list.
+
+    None for a model whose texts are not songs of prepare.py: a pretrained one, for example.
+    """
+    if best_folder(name) is None:
+        return None
+    return read_json(model_folder(name) / 'config.json').get('tokenizer', {}).get('header')
+
+
+def header_lines(name, **values):
+    """Return '[Artist: …]\\n[Title: …]\\n' of the values that are given; UserError for one that `name` was trained without."""
+    keys = header_keys(name) or []
+    for key, value in values.items():
+        if value.strip() and key not in keys:
+            raise UserError(f"{key}={value}, but the songs of {name} were prepared without the {key}: leave it out, or prepare "
+                            "them with data/lyrics/prepare.py --header=artist,title and train again")
+    lines = {key: ' '.join(values.get(key, '').split()) for key in keys}
+    return ''.join(f'[{key.title()}: {value}]\n' for key, value in lines.items() if value)
+
+
+def encode_prompt(tokenizer, prompt, vocab_size, new_song=False):
+    """Return a prompt's ids, at least one. new_song: the end-of-text token, which ends each song, stands before them."""
+    ids = tokenizer.encode(prompt)
+    if new_song or not prompt:
+        ids = [tokenizer.eot, *ids]
     if max(ids) >= vocab_size:
         raise UserError(f"the prompt has token id {max(ids)}, beyond the model's vocabulary of {vocab_size}: the tokenizer "
                         f"'{tokenizer.name}' is another model's")
@@ -13,44 +66,111 @@ def encode(tokenizer, prompt, vocab_size, new_song=False):
 
 
 class Sample:
-    """The text that a prompt's new ids add to it."""
+    """The text that new tokens add to a prompt, decoded as they come: whole characters only, up to a stop text.
 
-    def __init__(self, tokenizer, prompt, ids, stops=()):
+    prompt: the text; prompt_ids: its ids; stops: texts before which the sample ends. Attributes: ids and logprobs of the new
+    tokens, text (without the prompt), is_cut (whether it ended for its length alone).
+    """
+
+    def __init__(self, tokenizer, prompt, prompt_ids, stops=()):
         self.tokenizer, self.prompt, self.stops = tokenizer, prompt, stops
-        self.ids, self.logprobs, self.text, self.ended, self.told = [], [], '', False, 0
-        # decoded together: some tokenizers drop the space before a text's first word
-        self.before, self.waiting = [i for i in ids[-8:] if i != tokenizer.eot], []
+        self.ids, self.logprobs, self.text = [], [], ''
+        self.is_closed, self.is_cut = False, False
+        self.decoded = [i for i in prompt_ids[-DECODING_CONTEXT:] if i != tokenizer.eot]
+        self.pending = []  # ids whose text is not complete yet: a character's bytes may come in several tokens
+        self.n_shown = 0  # characters that new_text() has returned
 
     def add(self, token, logprob):
-        """One token more; True if a stop text has come."""
+        """Add one token. Returns True if a stop text has come, which ends the sample."""
         self.ids.append(token)
         self.logprobs.append(round(logprob, 4))
-        self.waiting.append(token)
-        self._read()
-        found = [at for text in self.stops if (at := self.text.find(text)) >= 0]
-        if found:
-            self.text, self.ended = self.text[: min(found)], True
-        return bool(found)
+        self.pending.append(token)
+        self._decode()
+        at = [start for stop in self.stops if (start := self.text.find(stop)) >= 0]
+        if at:
+            self.text, self.is_closed = self.text[: min(at)], True
+        return bool(at)
 
-    def _read(self, last=False):
-        new = self.tokenizer.decode(self.before + self.waiting)[len(self.tokenizer.decode(self.before)) :]
-        if last or not new.endswith('\ufffd'):  # the bytes of a character may come in several tokens
+    def _decode(self, is_last=False):
+        before = self.tokenizer.decode(self.decoded)
+        new = self.tokenizer.decode(self.decoded + self.pending)[len(before) :]
+        if is_last or not new.endswith('\ufffd'):
             self.text += new
-            self.before, self.waiting = (self.before + self.waiting)[-8:], []
+            self.decoded, self.pending = (self.decoded + self.pending)[-DECODING_CONTEXT:], []
 
-    def close(self):
-        """No token will come any more."""
-        if self.waiting:
-            self._read(last=True)
-        self.ended = True
-        return self
+    def close(self, is_cut=False):
+        """Decode what is left: no token will follow."""
+        if self.pending:
+            self._decode(is_last=True)
+        self.is_closed, self.is_cut = True, is_cut
 
-    def fresh(self):
-        """The text that has come since the last call; what may be the beginning of a stop text waits."""
-        end = len(self.text) - (0 if self.ended else max((len(text) - 1 for text in self.stops), default=0))
-        start, self.told = self.told, max(self.told, end)
-        return self.text[start : self.told]
+    def new_text(self):
+        """Return the text that has come since the last call. What may be the beginning of a stop text is held back."""
+        held_back = 0 if self.is_closed else max((len(stop) - 1 for stop in self.stops), default=0)
+        start, self.n_shown = self.n_shown, max(self.n_shown, len(self.text) - held_back)
+        return self.text[start : self.n_shown]
 
-    def whole_lines(self):
-        """How many lines have been written to their end, blank ones left out."""
+    def n_lines(self):
+        """Return the number of whole lines, blank ones not counted."""
         return sum(bool(line.strip()) for line in self.text.split('\n')[:-1])
+
+
+def write(
+    model,
+    tokenizer,
+    prompts: list[str],
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    seed: int,
+    new_song: bool = False,
+    context: int | None = None,
+    search=None,
+    stops: list[str] | tuple = (),
+    max_lines: int | None = None,
+    on_text=None,
+    verbose: bool = False,
+    **sampler,
+) -> list[Sample]:
+    """Continue each prompt num_samples times, and return the Samples, those of the first prompt first.
+
+    model: a GPT, whose device and dtype the cache takes. prompts: of each, the last `context` tokens (None: block_size) are
+    seen. search: None for plain sampling, or rhyme_search.RhymeSearch for lines that keep a rhyme scheme. A sample ends
+    before any of the texts in `stops`, after max_lines lines, or after max_new_tokens. on_text(number of the sample, text) is
+    called with each new piece of text. verbose: a progress bar on a terminal, and a note on prompts that are cropped.
+    sampler: temperature, top_k, top_p, min_p, and repetition_penalty, which plain sampling alone has.
+    """
+    context = min(context or model.config.block_size, model.config.block_size)
+    prompt_ids = [encode_prompt(tokenizer, prompt, model.config.vocab_size, new_song) for prompt in prompts]
+    longest = max(map(len, prompt_ids))
+    if verbose and longest > context:
+        print(f"note: the prompt has {longest} tokens; the model sees the last {context}", file=sys.stderr)
+    prompt_ids = [ids[-context:] for ids in prompt_ids]
+    samples = [Sample(tokenizer, prompt, ids, stops)
+               for prompt, ids in zip(prompts, prompt_ids, strict=True) for _ in range(num_samples)]
+    is_streamed = on_text is not None
+
+    def show(number):
+        if is_streamed and (text := samples[number].new_text()):
+            on_text(number, text)
+
+    def on_token(number, token, logprob):
+        is_stopped = samples[number].add(token, logprob)
+        show(number)
+        progress.update()
+        return is_stopped or max_lines is not None and samples[number].n_lines() >= max_lines
+
+    p = next(model.parameters())
+    make_cache = partial(KVCache, model.config, device=p.device, dtype=p.dtype)
+    was_training = model.training
+    model.eval()
+    with tqdm(total=len(samples) * max_new_tokens, desc='sampling', unit='token', leave=False,
+              disable=None if verbose and not is_streamed else True) as progress:
+        has_ended = (search or generate)(
+            model, make_cache, prompt_ids, on_token, num_samples=num_samples, max_new_tokens=max_new_tokens,
+            vocab_size=min(tokenizer.vocab_size, model.config.vocab_size), eot=tokenizer.eot, seed=seed, **sampler)
+    model.train(was_training)
+    for number, sample in enumerate(samples):
+        sample.close(is_cut=not has_ended[number])
+        show(number)
+    return samples

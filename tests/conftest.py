@@ -86,13 +86,21 @@ def randomise_matrices(model):
     return model.eval()
 
 
-def draw(model, prompt, n=1, max_new_tokens=10, vocab_size=64, eot=-1, seed=0, **options):
-    """The generated ids of each sample."""
+def generate_ids(model, prompts, n=1, max_new_tokens=10, vocab_size=64, eot=-1, seed=0, on_token=None, **options):
+    """The generated ids of each sample. prompts: a list of ids, or several such lists."""
     from nanorap.cache import KVCache
     from nanorap.generate import generate
 
-    steps = generate(model, partial(KVCache, model.config), prompt, n, max_new_tokens, vocab_size, eot, seed, **options)
-    return [[token for token in tokens if token is not None] for tokens in zip(*steps, strict=True)]
+    prompts = prompts if isinstance(prompts[0], list) else [prompts]
+    samples = [[] for _ in range(n * len(prompts))]
+
+    def add(sample, token, logprob):
+        samples[sample].append(token)
+        return on_token and on_token(sample, token, logprob)
+
+    generate(model, partial(KVCache, model.config), prompts, add, num_samples=n, max_new_tokens=max_new_tokens,
+             vocab_size=vocab_size, eot=eot, seed=seed, **options)
+    return samples
 
 
 # what a run leaves

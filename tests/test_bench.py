@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
-from conftest import ONE_THREAD, draw, randomise_matrices, run, torchrun
+from conftest import ONE_THREAD, generate_ids, randomise_matrices, run, torchrun
 
 from model import GPT, GPTConfig
-from nanorap import UserError, estimate
-from nanorap.figures import Figures, exponent
-from nanorap.peers import peers
+from nanorap.bench import estimate
+from nanorap.bench.baselines import peers
+from nanorap.bench.measurements import Figures, exponent
+from nanorap.common import UserError
 
 TINY = ['--device=cpu', '--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=2', '--vocab_size=200']
 
@@ -83,7 +84,7 @@ def test_peers_write_the_same(tmp_path, bias, capsys):
     """The programs that are timed do the work that we do: the same tokens, by the same weights."""
     model = randomise_matrices(GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=32, vocab_size=64, bias=bias)))
     prompt = [3, 1, 4, 1, 5]
-    ours = draw(model, prompt, max_new_tokens=8, temperature=0)[0]
+    ours = generate_ids(model, prompt, max_new_tokens=8, temperature=0)[0]
     calls = peers(model, tmp_path, [prompt] * 2, 8, 'cpu', dict(float32=torch.float32))
     assert calls['transformers float32']().tolist() == [prompt + ours] * 2
     if 'CTranslate2 float32' in calls:

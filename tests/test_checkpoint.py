@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
-from nanorap import UserError, model_folder
 from nanorap import checkpoint as ckpt
+from nanorap.common import UserError, model_folder
 from nanorap.optim import make_optimizer
 from nanorap.tokenizer import CharTokenizer
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanorap.colour import annotate, ansi, page, rhyme_spans
+from nanorap.rap.colour import annotate, ansi, page, rhyme_spans
 
 TEXT = '[Verse 1]\nThe cat was on a <mat>,\nA flat hat in the hall,\nI fell & I fall\n\n[Hook]\nMy day,\nno way,\na wall\n'
 

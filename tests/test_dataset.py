@@ -15,7 +15,8 @@ from conftest import ROOT, run, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanorap import UserError, dataset
+from nanorap import dataset
+from nanorap.common import UserError
 from nanorap.dataset import Batches, _read_hub, is_held_out, read_meta, write_dataset
 from nanorap.tokenizer import CharTokenizer, load_tokenizer, tokenizer_from_meta
 

@@ -14,22 +14,22 @@ from test_export import FAMILIES, checkpoint
 from transformers import AutoModelForCausalLM
 
 from model import GPT
-from nanorap import UserError, page
-from nanorap.evaluate import (
+from nanorap.common import UserError
+from nanorap.lm_eval import (
     Request,
     detokenize,
     encode_pair,
     examples,
     hellaswag,
-    interval,
     lambada,
-    lyrics,
+    lyrics_loss,
     score,
-    structure,
-    summary,
     wikitext,
     windows,
 )
+from nanorap.rap import eval_report
+from nanorap.rap.eval_report import interval, summary
+from nanorap.rap.sections import structure
 from nanorap.runtime import setup
 from nanorap.tokenizer import CharTokenizer, load_tokenizer
 
@@ -102,7 +102,7 @@ def test_a_pair_by_hand():
 def test_lyrics(tiny, rt):
     model, _, tokenizer = tiny
     songs = [(tokenizer.encode(text), text) for text in ("Kettle on, rent is due.\n" * 15, "yo")]
-    found = lyrics(model, rt, tokenizer, songs)
+    found = lyrics_loss(model, rt, tokenizer, songs)
     # by hand: every window of 64 tokens, half of it new
     total, n = 0, 0
     for ids, _ in songs:
@@ -241,8 +241,8 @@ def test_copies_are_shown(songs, char_data, tmp_path):
 
 
 def test_tables():
-    assert [page.number(n) for n in (3, 0.12345, 12.345, 123.45, 1234.5, 2.0)] == ['3', '0.123', '12.35', '123.5', '1,234', '2']
-    assert page.markdown(('', 'a'), [('loss', '1')]) == "|      | a |\n| ---- | - |\n| loss | 1 |"
+    assert [eval_report.number(n) for n in (3, 0.12345, 12.345, 123.45, 1234.5, 2.0)] == ['3', '0.123', '12.35', '123.5', '1,234', '2']
+    assert eval_report.markdown(('', 'a'), [('loss', '1')]) == "|      | a |\n| ---- | - |\n| loss | 1 |"
 
 
 def test_examples_from_a_file(tiny, rt, tmp_path):
@@ -263,6 +263,6 @@ def test_mistakes_get_one_line(tmp_path):
     assert 'tasks are' in message('--tasks=rap') and 'goes with' in message('--text=no.txt', '--tasks=lyrics')
     assert "can't read" in message('--text=no.txt')
     with pytest.raises(UserError, match="can't read"):
-        page.read_results('no.json')
+        eval_report.read_results('no.json')
     with pytest.raises(UserError, match='--wikitext_file'):
         examples('wikitext')

@@ -7,8 +7,8 @@ from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from model import GPT, GPTConfig
-from nanorap import UserError
 from nanorap.checkpoint import write_folder
+from nanorap.common import UserError
 from nanorap.pretrained import family
 from nanorap.tokenizer import CharTokenizer, load_tokenizer
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import draw, randomise_matrices
+from conftest import generate_ids, randomise_matrices
 from transformers import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
 from model import GPT, GPTConfig
@@ -46,43 +46,43 @@ def test_greedy_equals_the_uncached_model(pos, smear):
     model = randomise_matrices(GPT(TINY(pos=pos, smear=smear)))
     wanted = [greedy_without_a_cache(model, prompt, 70) for prompt in PROMPTS]
     assert len({*map(tuple, wanted)}) == 4 and max(len({*ids}) for ids in wanted) > 8
-    assert draw(model, PROMPTS, max_new_tokens=70, temperature=0) == wanted
-    assert draw(model, PROMPTS[0], n=3, max_new_tokens=70, temperature=0) == wanted[:1] * 3
+    assert generate_ids(model, PROMPTS, max_new_tokens=70, temperature=0) == wanted
+    assert generate_ids(model, PROMPTS[0], n=3, max_new_tokens=70, temperature=0) == wanted[:1] * 3
 
 
 @pytest.mark.parametrize('pos', ['learned', 'rotary', 'alibi'])
 def test_who_has_ended_leaves_and_changes_nobody(pos):
     model, batches = randomise_matrices(GPT(TINY(pos=pos, smear=2))), []
     model.register_forward_pre_hook(lambda model, args: batches.append(len(args[0])))
-    free = draw(model, PROMPTS, n=3, max_new_tokens=60)
+    free = generate_ids(model, PROMPTS, n=3, max_new_tokens=60)
     eot = max(range(64), key=lambda id: len({ids.index(id) for ids in free if id in ids}))  # ends many, at different steps
     batches.clear()
-    ended = draw(model, PROMPTS, n=3, max_new_tokens=60, eot=eot)
+    ended = generate_ids(model, PROMPTS, n=3, max_new_tokens=60, eot=eot)
     assert ended == [ids[: ids.index(eot)] if eot in ids else ids for ids in free]
     assert len({*batches}) > 4  # the batch has shrunk, again and again
     options = dict(repetition_penalty=1.5)
-    free = draw(model, PROMPTS, n=3, max_new_tokens=60, **options)
-    assert draw(model, PROMPTS, n=3, max_new_tokens=60, eot=eot, **options) == [
+    free = generate_ids(model, PROMPTS, n=3, max_new_tokens=60, **options)
+    assert generate_ids(model, PROMPTS, n=3, max_new_tokens=60, eot=eot, **options) == [
         ids[: ids.index(eot)] if eot in ids else ids for ids in free]
 
 
 def test_a_sample_depends_on_seed_and_number_alone():
     model = randomise_matrices(GPT(TINY(pos='rotary')))
-    ten = draw(model, [1, 2], n=10, seed=7, max_new_tokens=40)
-    assert draw(model, [1, 2], n=3, seed=7, max_new_tokens=40) == ten[:3] and len({*map(tuple, ten)}) == 10
-    assert draw(model, [[4, 4, 4], [1, 2]], n=2, seed=7, max_new_tokens=40)[2:] == ten[:2]
-    assert draw(model, [1, 2], n=3, seed=8, max_new_tokens=40) != ten[:3]
+    ten = generate_ids(model, [1, 2], n=10, seed=7, max_new_tokens=40)
+    assert generate_ids(model, [1, 2], n=3, seed=7, max_new_tokens=40) == ten[:3] and len({*map(tuple, ten)}) == 10
+    assert generate_ids(model, [[4, 4, 4], [1, 2]], n=2, seed=7, max_new_tokens=40)[2:] == ten[:2]
+    assert generate_ids(model, [1, 2], n=3, seed=8, max_new_tokens=40) != ten[:3]
 
 
 @torch.no_grad()
-def test_what_hear_is_told():
+def test_on_token_gets_each_token_and_its_log_probability():
     model, heard = randomise_matrices(GPT(TINY())), {0: [], 1: []}
 
-    def hear(sample, token, logprob):
+    def on_token(sample, token, logprob):
         heard[sample].append((token, logprob))
         return sample == 1 and len(heard[1]) == 4
 
-    found = draw(model, [1, 2], n=2, max_new_tokens=15, hear=hear, temperature=0.7, top_k=5)
+    found = generate_ids(model, [1, 2], n=2, max_new_tokens=15, on_token=on_token, temperature=0.7, top_k=5)
     assert [len(ids) for ids in found] == [15, 4] and found == [[token for token, _ in heard[i]] for i in (0, 1)]
     logprobs = torch.log_softmax(model(torch.tensor([[1, 2, *found[0]]])), -1)[0, 1:-1]
     wanted = logprobs.gather(1, torch.tensor(found[0])[:, None])[:, 0].tolist()
@@ -109,9 +109,15 @@ def test_repetition_penalty_equals_transformers():
 
 
 def test_the_cache_is_as_large_as_computed_and_stays():
-    model, caches = randomise_matrices(GPT(TINY(pos='rotary'))), []
-    steps = generate(model, lambda B, n: caches.append(KVCache(model.config, B, n)) or caches[-1], [1, 2], 5, 100, 64, -1, 0)
-    next(steps)
-    before = [cache.k.data_ptr() for cache in caches]
+    model, caches, pointers = randomise_matrices(GPT(TINY(pos='rotary'))), [], []
+
+    def make_cache(B, max_len):
+        caches.append(KVCache(model.config, B, max_len))
+        return caches[-1]
+
+    def on_token(sample, token, logprob):
+        pointers.append([cache.k.data_ptr() for cache in caches])
+
+    generate(model, make_cache, [[1, 2]], on_token, num_samples=5, max_new_tokens=100, vocab_size=64, eot=-1, seed=0)
     assert [cache.k.nbytes + cache.v.nbytes for cache in caches] == [2 * 2 * B * 2 * 24 * 8 * 4 for B in (1, 5)]
-    assert len(list(steps)) == 99 and [cache.k.data_ptr() for cache in caches] == before and len(caches) == 2
+    assert len(pointers) == 500 and all(each == pointers[0] for each in pointers) and len(caches) == 2

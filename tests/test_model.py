@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from model import GPT, GPTConfig, alibi_slopes
-from nanorap import UserError, smollm2_file
 from nanorap.cache import KVCache
+from nanorap.common import UserError, smollm2_file
 from nanorap.pretrained import load, to_transformers
 
 TINY = partial(GPTConfig, n_layer=2, n_head=6, n_embd=48, block_size=32, vocab_size=101)

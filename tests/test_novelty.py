@@ -9,7 +9,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanorap.novelty import Songs, copied_lines, copies, novelty, split_words
+from nanorap.rap.novelty import Songs, copied_lines, copies, novelty, split_words
 
 SONGS = ["[Verse 1]\nThe rent is due and the kettle is on,\nI count my steps until the dark is gone",
          "[Hook]\nRing the bell, ring the bell, ring the bell twice", "Nothing here is alike"]
@@ -71,7 +71,7 @@ def test_against_every_pair(texts, text):
 
 
 def test_no_torch():
-    code = "import nanorap.novelty, sys; sys.exit('torch' in sys.modules)"
+    code = "import nanorap.rap.novelty, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
 
 

@@ -6,8 +6,9 @@ import torch
 
 from model import GPT, GPTConfig
 from nanorap.dataset import MicroBatch
-from nanorap.optim import NS_COEFFICIENTS, Muon, get_lr, make_optimizer, n_micro_batches, orthogonalize, train_step
+from nanorap.optim import NS_COEFFICIENTS, Muon, get_lr, make_optimizer, n_micro_batches, orthogonalize
 from nanorap.runtime import Runtime
+from nanorap.step import train_step
 
 CONFIG = dict(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=50)
 

@@ -8,8 +8,8 @@ from conftest import randomise
 from torch.nn import functional as F
 
 from model import GPT, GPTConfig
-from nanorap import UserError
 from nanorap.cache import KVCache
+from nanorap.common import UserError
 from nanorap.quantize import Int8Linear, int8_kernel, pack, quantized
 
 TINY = dict(n_layer=2, n_head=2, n_embd=48, block_size=32, vocab_size=101)

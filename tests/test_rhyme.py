@@ -20,9 +20,9 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanorap import phonemes as phonemes_module
-from nanorap.phonemes import VOWELS, lexicon, phonemes, vowels
-from nanorap.rhyme import density, measures, rhyme_scheme, rhymes, spans, syllables
+from nanorap.rap import phonemes as phonemes_module
+from nanorap.rap.phonemes import VOWELS, lexicon, phonemes, vowels
+from nanorap.rap.rhyme import density, measures, rhyme_scheme, rhymes, spans, syllables
 
 # texts of words that may rhyme, and of anything at all
 WORDS = "time rhyme lady baby poet know it me eternity runnin' '90s 2pac café heav'n (yeah) [Hook] love prove \n".split(' ')
@@ -78,7 +78,7 @@ def test_phonemes_of_anything(word):
 
 
 def test_nothing_is_loaded_at_import():
-    code = ("import sys; import nanorap.rhyme, nanorap.phonemes as p; assert p.lexicon.cache_info().currsize == 0\n"
+    code = ("import sys; import nanorap.rap.rhyme, nanorap.rap.phonemes as p; assert p.lexicon.cache_info().currsize == 0\n"
             "assert not {'torch', 'numpy', 'pycrfsuite'} & set(sys.modules)")
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 

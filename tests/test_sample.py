@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, draw, randomise_matrices, run
+from conftest import ROOT, generate_ids, randomise_matrices, run
 from conftest import TINY as TINY_RUN
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -31,29 +31,29 @@ def test_greedy_equals_transformers(tmp_path):
     ours = GPT.from_pretrained(str(tmp_path)).eval()
     prompt = [5, 9, 2]
     wanted = theirs.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=None)[0, 3:].tolist()
-    assert draw(ours, prompt, n=2, max_new_tokens=20, temperature=0) == [wanted, wanted] and len(set(wanted)) > 3
+    assert generate_ids(ours, prompt, n=2, max_new_tokens=20, temperature=0) == [wanted, wanted] and len(set(wanted)) > 3
 
 
 def test_a_sample_depends_on_its_seed_alone():
     model = randomise_matrices(GPT(TINY()))
-    ten, three = draw(model, [1, 2], n=10, seed=7), draw(model, [1, 2], n=3, seed=7)
+    ten, three = generate_ids(model, [1, 2], n=10, seed=7), generate_ids(model, [1, 2], n=3, seed=7)
     assert ten[:3] == three and len({*map(tuple, ten)}) == 10
-    assert draw(model, [1, 2], n=3, seed=8) != three
+    assert generate_ids(model, [1, 2], n=3, seed=8) != three
 
 
 def test_end_of_text_ends_a_sample():
     model = randomise_matrices(GPT(TINY()))
-    free = draw(model, [1, 2], n=8, max_new_tokens=20)
+    free = generate_ids(model, [1, 2], n=8, max_new_tokens=20)
     eot = free[0][5]
-    ended = draw(model, [1, 2], n=8, max_new_tokens=20, eot=eot)
+    ended = generate_ids(model, [1, 2], n=8, max_new_tokens=20, eot=eot)
     assert ended == [ids[: ids.index(eot)] if eot in ids else ids for ids in free] and len(ended[0]) <= 5
 
 
 def test_no_id_beyond_the_tokenizer():
     """A model's vocabulary may be padded; its logits there are as good as any."""
     model = randomise_matrices(GPT(TINY()))
-    assert max(max(ids) for ids in draw(model, [1, 2], n=20, max_new_tokens=20)) > 9
-    assert max(max(ids) for ids in draw(model, [1, 2], n=20, max_new_tokens=20, vocab_size=10)) <= 9
+    assert max(max(ids) for ids in generate_ids(model, [1, 2], n=20, max_new_tokens=20)) > 9
+    assert max(max(ids) for ids in generate_ids(model, [1, 2], n=20, max_new_tokens=20, vocab_size=10)) <= 9
 
 
 @pytest.mark.parametrize('sampler, kept', [
@@ -217,7 +217,7 @@ def test_mistakes_get_one_line(trained, tmp_path):
         assert 'must' in message(flag)
     assert 'must' in message('--interactive', f'--output={tmp_path}/o.txt')
     assert 'a letter a line' in message('--rhyme=A-B') and 'choose int8' in message('--quantize=int3')
-    assert 'prepared without it' in message('--artist=Fern')
+    assert 'prepared without the artist' in message('--artist=Fern')
     assert "can't write" in message(f'--output={tmp_path}/nowhere/o.txt')
     assert 'network' in message('--init_from=gpt2')
     shutil.copytree(out / 'best', tmp_path / 'half' / 'best')

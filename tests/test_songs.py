@@ -13,7 +13,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / 'data/lyrics/data_generator'))
 from selection import shingles_of, similar_pairs, words_of
 
-from nanorap.rhyme import density, split_words
+from nanorap.rap.rhyme import density, split_words
 
 FOLDER = ROOT / 'data/lyrics/demo'
 SONGS = {path: json.loads(path.read_text(encoding='utf-8')) for path in sorted(FOLDER.glob('*/*.json'))}

@@ -19,8 +19,8 @@ import torch
 from conftest import TINY, equal, losses, rows, run, start
 from safetensors.torch import load_file, save_file
 
-from nanorap import SUMS, UserError, check_sums, model_folder, sha256
 from nanorap import checkpoint as ckpt
+from nanorap.common import SUMS, UserError, check_sums, model_folder, sha256
 from nanorap.dataset import write_dataset
 from nanorap.tokenizer import CharTokenizer
 

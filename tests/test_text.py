@@ -8,11 +8,11 @@ def hand_on(sample, ids):
     pieces = []
     for i in ids:
         stopped = sample.add(i, 0.0)
-        pieces.append(sample.fresh())
+        pieces.append(sample.new_text())
         if stopped:
             break
     sample.close()
-    return [*pieces, sample.fresh()]
+    return [*pieces, sample.new_text()]
 
 
 def test_a_beginning_of_a_stop_text_waits():

@@ -7,7 +7,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanorap import UserError, package_file, smollm2_file
+from nanorap.common import UserError, package_file, smollm2_file
 from nanorap.tokenizer import CharTokenizer, load_tokenizer, same_tokenizer, tokenizer_from_meta
 
 GPT2, SMOLLM2 = load_tokenizer('gpt2'), load_tokenizer('smollm2')

@@ -19,7 +19,7 @@ from tqdm import tqdm
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parents[1]))
 
-from nanorap import UserError
+from nanorap.common import UserError
 from nanorap.dataset import is_held_out, read_documents, write_dataset
 from nanorap.tokenizer import CharTokenizer, load_tokenizer
 

@@ -27,7 +27,7 @@ from store import claim, fold, plain, read_folder, read_manifest, read_names, sl
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-from nanorap import UserError  # noqa: E402
+from nanorap.common import UserError  # noqa: E402
 
 REST = 30  # intervals between two requests that pass before blocked songs are asked for again
 SETTLED = ('complete', 'instrumental', 'unreleased')  # states of a song on disk that need no second visit

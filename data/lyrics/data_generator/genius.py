@@ -19,7 +19,7 @@ from urllib3.exceptions import InvalidHeader, NewConnectionError
 from urllib3.util import Retry
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-from nanorap import UserError  # noqa: E402
+from nanorap.common import UserError  # noqa: E402
 
 BLOCKS = 5  # blocked songs or lists in a row that end the crawl: a site that refuses us is left alone
 LONGEST = 60  # seconds: a wait grows up to this, unless Retry-After asks for more

@@ -39,7 +39,7 @@ from selection import (
     words_of,
 )
 
-from nanorap import UserError
+from nanorap.common import UserError
 
 # ---- from the crawled files to data.json ----
 

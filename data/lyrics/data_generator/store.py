@@ -10,7 +10,7 @@ import unicodedata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-from nanorap import UserError  # noqa: E402
+from nanorap.common import UserError  # noqa: E402
 
 
 def fold(name):

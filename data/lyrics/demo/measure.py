@@ -11,7 +11,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parents[2]))
-from nanorap.rhyme import measures, split_words
+from nanorap.rap.rhyme import measures, split_words
 
 VOICES = {
     'Kobalt Figgs': "boom bap, dry, the corner store's chronicler",

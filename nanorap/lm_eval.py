@@ -7,35 +7,20 @@ Scoring texts by a model, and the standard tasks, with the arithmetic of lm-eval
 
 import math
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from nanorap import UserError
-from nanorap.bars import write_bars
-from nanorap.dataset import read_documents, read_meta
-from nanorap.generate import generate
-from nanorap.novelty import Songs, novelty
-from nanorap.rhyme import measures
+from nanorap.common import UserError
+from nanorap.dataset import read_documents
 
 
 class Request(NamedTuple):
     """Ids, one an input position, of which the last len(targets) outputs are scored: at most block_size inputs."""
     inputs: list
     targets: list
-
-
-def documents(data_dir, split):
-    """The documents of a prepared split one by one, each a list of ids without the end of text."""
-    meta = read_meta(data_dir)
-    ids = np.memmap(f'{data_dir}/{split}.bin', dtype=np.dtype(meta['dtype']).newbyteorder('<'), mode='r')
-    ends = np.flatnonzero(ids == meta['eot'])
-    for start, end in zip([0, *(ends + 1)], [*ends, len(ids)], strict=True):
-        if start < end:
-            yield ids[start:end].tolist()
 
 
 def windows(ids, eot, block_size, stride):
@@ -82,33 +67,12 @@ def score(model, rt, requests, batch_size=4, what='scoring'):
     return [(float(log_likelihood), bool(greedy)) for log_likelihood, greedy in found]
 
 
-@torch.no_grad()
-def mean_loss(model, data, n, batch_size, rt):
-    """Mean loss per token over n windows of a dataset.Batches, spread evenly (None: all), in nats. Shared among the
-    processes, the same for any number of them; every process must call it."""
-    n = min(n or data.n_windows, data.n_windows)
-    loss_sum, n_targets = 0.0, 0
-    model.eval()
-    for first in range(0, n, rt.world_size * batch_size):
-        mine = range(n)[first + rt.rank * batch_size :][:batch_size]
-        # without windows left, a process goes along with any one, which counts for nothing: FSDP needs all of them
-        x, y = data.draw([data.window(i * data.n_windows // n) for i in mine or [0]])
-        count = int((y != -1).sum()) if mine else 0
-        x, y = rt.to_device(x, y)
-        with rt.autocast():
-            loss_sum += model(x, y).item() * count
-        n_targets += count
-    model.train()
-    loss_sum, n_targets = rt.sum(loss_sum, n_targets)
-    return loss_sum / n_targets
-
-
 def perplexities(log_likelihood, **counts):
     """{'token_perplexity': …} for tokens=, words=, … that the text has."""
     return {f'{unit[:-1]}_perplexity': math.exp(min(700, -log_likelihood / max(1, n))) for unit, n in counts.items()}
 
 
-def lyrics(model, rt, tokenizer, songs, batch_size=4):
+def lyrics_loss(model, rt, tokenizer, songs, batch_size=4):
     """Loss and perplexities of songs [(ids, text), ...], each with its end of text, windows sliding by half a context."""
     T = model.config.block_size
     requests = [request for ids, _ in songs for request in
@@ -217,93 +181,3 @@ def detokenize(page):
 
 
 STANDARD = dict(lambada=lambada, hellaswag=hellaswag, wikitext=wikitext)
-
-
-# ---- samples and their measures
-
-def draw(model, make_cache, tokenizer, start, num_samples, max_new_tokens, seed, scheme='', syllables=None, new_song=False,
-         **sampler):
-    """Samples as [{'text': with the prompt, 'new': without it, 'cut': whether it stopped for its length}, ...], drawn as
-    sample.py does. scheme: of rhymes, as sample.py's --rhyme. new_song: an end of text stands before the prompt."""
-    prompt = [tokenizer.eot] * (new_song or not start) + tokenizer.encode(start)
-    if max(prompt) >= model.config.vocab_size:
-        raise UserError(f"the prompt has token id {max(prompt)}, beyond the model's vocabulary of {model.config.vocab_size}")
-    prompt = prompt[-model.config.block_size :]
-    options = (num_samples, max_new_tokens, min(tokenizer.vocab_size, model.config.vocab_size), tokenizer.eot, seed)
-    drawn, was_training = [[] for _ in range(num_samples)], model.training
-    model.eval()
-    with tqdm(total=max_new_tokens, desc='sampling', unit='token', leave=False, disable=None) as progress:
-        if scheme:
-            steps = write_bars(model, make_cache, tokenizer, prompt, scheme, *options, syllables_wanted=syllables, **sampler)
-            for sample, ids, _ in steps:
-                drawn[sample] += ids
-                progress.update(min(map(len, drawn)) - progress.n)
-        else:
-            for step in generate(model, make_cache, prompt, *options, **sampler):
-                for sample, token in enumerate(step):
-                    if token is not None:
-                        drawn[sample].append(token)
-                progress.update()
-    model.train(was_training)
-    # a line of write_bars() may end a few tokens before there is no room for another
-    ended = {i for i, ids in enumerate(drawn) if len(ids) < max_new_tokens - (40 if scheme else 0)}
-    context = [i for i in prompt if i != tokenizer.eot]
-    skip = len(tokenizer.decode(context))  # decoded together: some tokenizers drop the space before a text's first word
-    new = [tokenizer.decode(context + [i for i in ids if i != tokenizer.eot])[skip:] for ids in drawn]
-    return [dict(text=start + text, new=text, cut=i not in ended) for i, text in enumerate(new)]
-
-
-def index_songs(data_dir, tokenizer):
-    """A novelty.Songs of the training split, in which quick_measures() looks for copies."""
-    if (n := read_meta(data_dir)['splits']['train']['tokens']) > 10**8:
-        raise UserError(f"{data_dir} has {n:,} training tokens, too many to look for copies in: leave --eval_samples out")
-    return Songs(tokenizer.decode(ids) for ids in documents(data_dir, 'train'))
-
-
-def song_names(data_dir, songs):
-    """What each training song of index_songs() is called, by the data.json beside the split, or else by its number."""
-    names, path = {}, Path(data_dir) / 'data.json'
-    for entry in read_documents(path) if path.exists() else ():
-        if 'song_name' in entry and 'artist_name' in entry:
-            names[entry['text'].strip()] = f"“{entry['song_name']}” by {entry['artist_name']}"
-    plain = (re.sub(r'^(\[(Artist|Title): [^\n]*\]\n)+', '', text).strip() for text in songs.texts)
-    return [names.get(text, f"training song {number}") for number, text in enumerate(plain, 1)]
-
-
-def quick_measures(model, make_cache, tokenizer, songs, n, seed):
-    """What train.py logs of n samples from an empty prompt: means of the rhyme density's excess, of the share of lines that
-    end in a rhyme, of the longest copied run in words and of the share of copied 4-grams. songs: of index_songs()."""
-    samples = draw(model, make_cache, tokenizer, '', n, min(200, model.config.block_size), seed, temperature=0.8,
-                   top_k=200)
-    heard = [measures(sample['text'], shuffles=5) | novelty(songs, sample['new']) for sample in samples]
-    return {key: float(np.mean([one[key] for one in heard]))
-            for key in ('density_excess', 'end_rhyme_share', 'longest', 'copied_4')}
-
-
-HEADER = re.compile(r'^\s*\[([^\]\n]*)\]\s*$')
-SECTIONS = re.compile(r"(intro|verse|pre-?chorus|post-?chorus|chorus|hook|pre-?hook|refrain|bridge|interlude|breakdown|break|"
-                      r"skit|part|outro|drop|instrumental|build|artist|title)\b[^\[\]]*", re.I)
-
-
-def structure(text, cut=False):
-    """What can be counted of a song's form, a dict. valid: whether it has section headers, and no other line in brackets;
-    repeated_lines: the share of lines that stood before; cut: whether it stopped in the middle of a song."""
-    lines = [line.strip() for line in text.split('\n') if line.strip()]
-    headers = [match[1] for line in lines if (match := HEADER.match(line))]
-    sung = [line.lower() for line in lines if not HEADER.match(line)]
-    return dict(valid=float(bool(headers) and all(SECTIONS.fullmatch(name.strip()) for name in headers)), sections=len(headers),
-                lines_per_section=len(sung) / max(1, len(headers)),
-                repeated_lines=1 - len(set(sung)) / len(sung) if sung else 0.0, empty=float(not sung), cut=float(cut))
-
-
-def interval(values, seed=0, draws=1000):
-    """(mean, low, high): of the mean of values, with the 95% that lie in the middle of as many bootstrap draws."""
-    values = np.array(values, float)
-    means = values[np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))].mean(1)
-    return [float(values.mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975)))]
-
-
-def summary(dicts):
-    """{measure: (mean, low, high)} of [{measure: number}, ...], of one text {measure: (number,)}."""
-    return {key: interval([each[key] for each in dicts]) if len(dicts) > 1 else [float(dicts[0][key])]
-            for key in (dicts[0] if dicts else ())}

@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from nanorap.phonemes import phonemes, vowels, with_vowels
+from nanorap.rap.phonemes import phonemes, vowels, with_vowels
 
 # ---- words and the ends of lines
 

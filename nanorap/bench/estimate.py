@@ -7,7 +7,7 @@ What they leave out: the CUDA context, fragments, the workspaces of kernels. The
 
 from typing import NamedTuple
 
-from nanorap import UserError
+from nanorap.common import UserError, ceil_div
 from nanorap.loss import CHUNK
 from nanorap.runtime import GPU_PEAKS
 
@@ -102,11 +102,11 @@ def block_activations(c, job):
 def loss_memory(c, job):
     """(bytes at work, bytes kept for the backward) of ChunkedLoss: never the logits of all tokens."""
     n, h = job.batch_size * job.T, 2 if job.half else 4
-    n_chunks = -(-n * c.vocab_size // CHUNK)
+    n_chunks = ceil_div(n * c.vocab_size, CHUNK)
     # logits, of which the gradient takes the place; in half precision both are in fp32 besides; a softcap's derivative
     per_logit = 4 + (4 if job.half else 0) + (12 if c.logit_softcap else 0)
     kept = 4 * n * c.n_embd + 4 * c.vocab_size * c.n_embd  # the gradients of x and of the head
-    work = -(-n // n_chunks) * c.vocab_size * per_logit + 4 * n * c.n_embd
+    work = ceil_div(n, n_chunks) * c.vocab_size * per_logit + 4 * n * c.n_embd
     work += 2 * h * c.vocab_size * c.n_embd if job.half else 0  # the head in half precision, a chunk's part of its gradient
     return work, kept
 
@@ -251,8 +251,8 @@ def table(models, job, machine, counts, rows, max_iters):
                          f"{memory(c, n, one)['peak'] / 1e9:.1f}", *(batch or "–" for batch in most), "–", "–"]
                 if any(most):
                     # a step's rows, shared by all; in as few micro-batches as the memory allows
-                    share = -(-rows // world)
-                    micro = -(-share // (most[0] or most[1]))
+                    share = ceil_div(rows, world)
+                    micro = ceil_div(share, most[0] or most[1])
                     step = one._replace(batch_size=share / micro, micro_batches=micro, recompute=not most[0])
                     work, sent, exposed = step_time(model.flops_per_token(T), n, step, machine)
                     late = f", {exposed * 1e3:,.0f} not hidden" if exposed else ""

@@ -5,15 +5,19 @@ A file of results is a dict: name, settings, per task its numbers, and texts, th
 """
 
 import base64
-import csv
 import html as escape
 import io
 import json
 from pathlib import Path
 
-from nanorap import UserError
-from nanorap.colour import STYLE as COLOURS
-from nanorap.colour import fragment
+import numpy as np
+
+from nanorap.common import UserError
+from nanorap.log import read_losses
+from nanorap.rap.colour import STYLE as COLOURS
+from nanorap.rap.colour import fragment
+from nanorap.rap.novelty import novelty
+from nanorap.rap.rhyme import measures
 
 STYLE = COLOURS + """body{max-width:60em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;
 border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}
@@ -100,19 +104,6 @@ def picture(draw):
     return f'<img alt="plot" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 
-def losses(path):
-    """{'loss': [(step, value), ...], 'val_loss': …} of a run's log.csv; lines that a killed run cut are left out."""
-    found = dict(loss=[], val_loss=[])
-    with open(path, newline='', errors='replace') as f:
-        for row in csv.DictReader(f):
-            for key in found:
-                try:
-                    found[key].append((int(row['step']), float(row[key])))
-                except (ValueError, TypeError, KeyError):
-                    pass
-    return found
-
-
 def html(results, groups, log=None):
     """The whole page. groups: {'samples': [{'text', 'rhyme': measures, 'novelty': measures}, ...], 'training songs': …};
     log: a run's log.csv, if there is one."""
@@ -128,7 +119,7 @@ def html(results, groups, log=None):
         if task == 'novelty':
             parts.append(histogram(groups, 'novelty', 'longest', 'longest copied run, words', 'texts'))
     if log and log.exists():
-        curves = losses(log)
+        curves = read_losses(log)
 
         def draw(axes):
             for key, name in (('loss', 'training'), ('val_loss', 'held-out')):
@@ -166,3 +157,27 @@ def histogram(groups, task, key, label, unit):
         axes.legend(frameon=False)
 
     return picture(draw)
+
+
+def interval(values, seed=0, draws=1000):
+    """(mean, low, high): of the mean of values, with the 95% that lie in the middle of as many bootstrap draws."""
+    values = np.array(values, float)
+    means = values[np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))].mean(1)
+    return [float(values.mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975)))]
+
+
+def summary(dicts):
+    """{measure: (mean, low, high)} of [{measure: number}, ...], of one text {measure: (number,)}."""
+    return {key: interval([each[key] for each in dicts]) if len(dicts) > 1 else [float(dicts[0][key])]
+            for key in (dicts[0] if dicts else ())}
+
+
+def quick_measures(songs, texts):
+    """Measure a few samples for train.py's log.csv: the means over `texts` of the rhyme density's excess, the share of lines
+    that end in a rhyme, the longest copied run in words, and the share of copied 4-grams.
+
+    songs: the training songs, of novelty.index_songs().
+    """
+    measured = [measures(text, shuffles=5) | novelty(songs, text) for text in texts]
+    return {key: float(np.mean([one[key] for one in measured]))
+            for key in ('density_excess', 'end_rhyme_share', 'longest', 'copied_4')}

@@ -13,7 +13,7 @@ import torch
 
 from nanorap.dataset import read_documents, write_dataset
 from nanorap.generate import generate
-from nanorap.optim import train_step
+from nanorap.step import train_step
 
 
 def random_dataset(folder, vocab_size, n_tokens, seed):
@@ -104,11 +104,17 @@ def operators(work, runtime, trace, n=10):
             for us, op in sorted(took, key=lambda pair: -pair[0])[:n]]
 
 
-def time_decoding(model, make_cache, prompt, batch, new, vocab_size, seed, **sampler):
-    """Tokens/s of the prompt, a list of ids, and of decoding `new` tokens after it, in `batch` samples."""
+def time_decoding(model, make_cache, prompt, batch_size, max_new_tokens, vocab_size, seed, **sampler):
+    """Time the prompt, a list of ids, and decoding max_new_tokens after it, in batch_size samples; tokens/s of the two."""
     times = [time.perf_counter()]
+
+    def on_token(sample, token, logprob):
+        if sample == batch_size - 1:  # the last one of each step
+            times.append(time.perf_counter())
+
     # an end of text that never comes, so that every sample has its full length
-    for _ in generate(model, make_cache, prompt, batch, new, vocab_size, eot=-1, seed=seed, **sampler):
-        times.append(time.perf_counter())
+    generate(model, make_cache, [prompt], on_token, num_samples=batch_size, max_new_tokens=max_new_tokens,
+             vocab_size=vocab_size, eot=-1, seed=seed, **sampler)
     # the time to the first token is the prompt's, the rest is decoding
-    return len(prompt) / (times[1] - times[0]), batch * (new - 1) / (times[-1] - times[1])
+    decoding = batch_size * (max_new_tokens - 1) / (times[-1] - times[1])
+    return len(prompt) / (times[1] - times[0]), decoding

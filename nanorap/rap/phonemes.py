@@ -13,7 +13,7 @@ import unicodedata
 from base64 import b64decode, b64encode
 from functools import cache, lru_cache
 
-from nanorap import package_file
+from nanorap.common import package_file
 
 ADVICE = "pip install -r requirements.txt"
 IPA = 'ɑ æ ʌ ə ɔ aʊ aɪ ɛ ɚ eɪ ɪ i oʊ ɔɪ ʊ u b t͡ʃ d ð f ɡ h d͡ʒ k l m n ŋ p ɹ s ʃ t θ v w j z ʒ'.split()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nanorap import UserError, read_json
+from nanorap.common import UserError, read_json
 from nanorap.quantize import memory_bandwidth
 
 LESS_IS_BETTER = {'s', 'ms', 'GB', 'us/token'}

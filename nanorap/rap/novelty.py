@@ -10,9 +10,13 @@ Words are compared in lower case, without punctuation, and across line ends; sec
 """
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from nanorap.common import UserError
+from nanorap.dataset import read_documents, read_meta, read_split
 
 HEADER = re.compile(r'^\s*\[[^\]\n]*\]\s*$', re.M)
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -180,3 +184,20 @@ def line_of(text, number):
     text = HEADER.sub(blank, text)
     word = next(match for k, match in enumerate(WORD.finditer(text)) if k == number)
     return text[text.rfind('\n', 0, word.start()) + 1 :].partition('\n')[0].strip()
+
+
+def index_songs(data_dir, tokenizer):
+    """Return the Songs of a prepared training split; UserError if there are too many tokens."""
+    if (n := read_meta(data_dir)['splits']['train']['tokens']) > 10**8:
+        raise UserError(f"{data_dir} has {n:,} training tokens, too many to look for copies in: leave --eval_samples out")
+    return Songs(tokenizer.decode(ids) for ids in read_split(data_dir, 'train'))
+
+
+def song_names(data_dir, songs):
+    """What each training song of index_songs() is called, by the data.json beside the split, or else by its number."""
+    names, path = {}, Path(data_dir) / 'data.json'
+    for entry in read_documents(path) if path.exists() else ():
+        if 'song_name' in entry and 'artist_name' in entry:
+            names[entry['text'].strip()] = f"“{entry['song_name']}” by {entry['artist_name']}"
+    plain = (re.sub(r'^(\[(Artist|Title): [^\n]*\]\n)+', '', text).strip() for text in songs.texts)
+    return [names.get(text, f"training song {number}") for number, text in enumerate(plain, 1)]

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import deque
 
-from nanorap import UserError
+from nanorap.common import UserError
 
 
 class Full(Exception):

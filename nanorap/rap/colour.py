@@ -12,8 +12,8 @@ import html
 from bisect import bisect_right
 from itertools import groupby
 
-from nanorap.phonemes import vowels
-from nanorap.rhyme import NOT_WORDS, WEAK, WORD, label, rhymes, spans, syllables, without_ad_lib
+from nanorap.rap.phonemes import vowels
+from nanorap.rap.rhyme import NOT_WORDS, WEAK, WORD, label, rhymes, spans, syllables, without_ad_lib
 
 # light enough for dark terminals, dark enough for light ones; the page's are the same
 COLOURS = 'e6194b 3cb44b 4363d8 f58231 911eb4 00a0a0 d03fc0 9a8000 4f9ee8 9a6324 808000 e06c75'.split()

@@ -9,9 +9,9 @@ Rhyme schemes as a plan for lines to come, and the words of a vocabulary that rh
 import re
 import statistics
 
-from nanorap import UserError
-from nanorap.phonemes import lexicon, phonemes, with_vowels
-from nanorap.rhyme import WEAK, line_end, rhyme_parts, rhymes, syllables
+from nanorap.common import UserError
+from nanorap.rap.phonemes import lexicon, phonemes, with_vowels
+from nanorap.rap.rhyme import WEAK, line_end, rhyme_parts, rhymes, syllables
 
 HEADER = re.compile(r'\s*\[[^\]\n]*\]?\s*$')
 
@@ -27,6 +27,7 @@ class Endings:
     """What a vocabulary has to end lines with: words by their rhyme class, punctuation marks, line breaks."""
 
     def __init__(self, tokenizer, vocab_size):
+        self.tokenizer = tokenizer
         before = tokenizer.encode('\n')  # some tokenizers drop a text's first blank
         skip = len(tokenizer.decode(before))
         self.texts = [tokenizer.decode([*before, i])[skip:] for i in range(vocab_size)]

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from nanorap.bars import write_bars
-from nanorap.generate import generate
 from nanorap.pretrained import family, to_transformers, transformers_config
-from nanorap.rhyme import split_words
-from nanorap.scheme import rhyme_counts
+from nanorap.rap.rhyme import split_words
+from nanorap.rap.rhyme_search import RhymeSearch
+from nanorap.rap.scheme import Endings, rhyme_counts
+from nanorap.text import encode_prompt, write
 
 
 def peers(model, folder, prompts, new, device, dtypes):
@@ -70,37 +70,34 @@ def peers(model, folder, prompts, new, device, dtypes):
     return calls
 
 
-def rhyme_costs(model, reference, make_cache, tokenizer, start, scheme, n, max_new_tokens, seed):
-    """Draw n samples after `start`, plain ones and ones held to the rhyme scheme, and print a line on each kind.
+def rhyme_costs(model, reference, tokenizer, prompt, scheme, num_samples, max_new_tokens, seed):
+    """Sample after `prompt`, plainly and with lines held to the rhyme scheme, and print a line on each kind.
 
-    model: in eval mode, may be packed. reference: the same model in fp32 on the CPU, which says how likely the samples are."""
-    print(f"rhyme={scheme}, {n} samples of {max_new_tokens} tokens, temperature 1, whole lines counted")
-    ids = [tokenizer.eot, *tokenizer.encode(start)]  # a song of its own, as sample.py has it
-    settings = n, max_new_tokens, min(tokenizer.vocab_size, model.config.vocab_size), tokenizer.eot, seed
-    for name in ('plain', 'rhymed'):
-        samples, t0 = [[] for _ in range(n)], time.perf_counter()
-        if name == 'plain':
-            for tokens in generate(model, make_cache, ids, *settings):
-                for sample, token in zip(samples, tokens, strict=True):
-                    sample += [token] * (token is not None)
-        else:
-            for i, tokens, _ in write_bars(model, make_cache, tokenizer, ids, scheme, *settings):
-                samples[i] += tokens
+    model: in eval mode, may be packed. reference: the same model in fp32 on the CPU, which says how likely the samples are.
+    """
+    print(f"rhyme={scheme}, {num_samples} samples of {max_new_tokens} tokens, temperature 1, whole lines counted")
+    endings = Endings(tokenizer, min(tokenizer.vocab_size, model.config.vocab_size))
+    prompt_ids = encode_prompt(tokenizer, prompt, model.config.vocab_size, new_song=True)
+    for name, search in (('plain', None), ('rhymed', RhymeSearch(endings, scheme))):
+        t0 = time.perf_counter()
+        samples = write(model, tokenizer, [prompt], num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed,
+                        new_song=True, search=search)
         seconds, total, words, grams, repeated = time.perf_counter() - t0, 0.0, 0, set(), 0
         pairs = np.zeros(3, dtype=int)
         for sample in samples:
             with torch.inference_mode():
-                logits = torch.log_softmax(reference(torch.tensor([ids + sample]))[0, len(ids) - 1 : -1], -1)
-            total += logits.gather(1, torch.tensor(sample)[:, None]).sum().item()
-            text = start + tokenizer.decode(sample)
-            pairs += np.subtract(rhyme_counts(text.rpartition('\n')[0], scheme), rhyme_counts(start, scheme))
-            said = split_words(text[len(start):])
+                logits = reference(torch.tensor([prompt_ids + sample.ids]))[0, len(prompt_ids) - 1 : -1]
+            logprobs = torch.log_softmax(logits, -1)
+            total += logprobs.gather(1, torch.tensor(sample.ids)[:, None]).sum().item()
+            text = prompt + sample.text
+            pairs += np.subtract(rhyme_counts(text.rpartition('\n')[0], scheme), rhyme_counts(prompt, scheme))
+            said = split_words(sample.text)
             grams |= {*pairwise(said)}
             words += max(0, len(said) - 1)
             for section in re.split(r'^\s*(?:\[.*)?$', text, flags=re.M):
                 lines = section.strip().split('\n')
                 repeated += len(lines) - len({*lines})
-        tokens, asked = max(1, sum(map(len, samples))), max(1, pairs[0])
+        tokens, asked = max(1, sum(len(sample.ids) for sample in samples)), max(1, pairs[0])
         print(f"{name:<8}{pairs[0]} pairs, rhyming {pairs[1] / asked:.1%}, perfectly {pairs[2] / asked:.1%}, log-probability a "
               f"token {total / tokens:.3f}, distinct-2 {len(grams) / max(1, words):.3f}, lines repeated {repeated}, "
               f"{tokens} tokens, {tokens / seconds:.1f} tokens/s", flush=True)

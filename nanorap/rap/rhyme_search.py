@@ -1,7 +1,8 @@
 """
 Lines that rhyme on purpose: a search over whole lines, by the model's own log-probability and by how well they rhyme.
 
-    for sample, ids, logprobs in write_bars(model, make_cache, tokenizer, prompt, 'AABB', ...):
+    search = RhymeSearch(Endings(tokenizer, vocab_size), 'AABB')
+    samples = nanorap.text.write(model, tokenizer, [prompt], search=search, ...)
 
 Each sample has some rows of the batch for candidates of its next line, which share the cache of all before it.
 1) Candidates are drawn as in plain sampling, and on the way every place is noted where a rhyming word could end the line.
@@ -19,80 +20,103 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from nanorap import UserError
+from nanorap.common import UserError
 from nanorap.generate import sample_next
-from nanorap.phonemes import lexicon
-from nanorap.rhyme import WEAK, line_end, rhymes, split_words, syllables
-from nanorap.scheme import HEADER, Endings, Section, check_scheme
+from nanorap.rap.phonemes import lexicon
+from nanorap.rap.rhyme import WEAK, line_end, rhymes, split_words, syllables
+from nanorap.rap.scheme import HEADER, Endings, Section, check_scheme
 
 CANDIDATES = 4  # rows a sample
 LONGEST = 32  # tokens of a line
-ROOM = LONGEST + 4  # columns of the cache that a line may need
+LINE_ROOM = LONGEST + 4  # columns of the cache that a line may need
 
 
-@torch.inference_mode()
-def write_bars(model, make_cache, tokenizer, prompt, scheme, num_samples, max_new_tokens, vocab_size, eot, seed,
-               syllables_wanted=None, candidates=CANDIDATES, endings=None, hear=None, **sampler):
-    """Yield (sample, its next ids, their log-probabilities by the model), line by line, until each has ended or has
-    max_new_tokens.
+class RhymeSearch:
+    """Writes lines that keep a rhyme scheme; call it as generate(): nanorap.text.write() takes it as `search`.
 
-    model, make_cache, prompt (one list of ids), vocab_size, eot, seed, hear, sampler: as in generate(). scheme: a letter a
-    line, repeated over each section; X is free. A section ends only where no line waits for its rhyme, and a sample only with
-    a whole line.
+    endings: the words of the model's vocabulary that a line may end with. scheme: one letter per line, repeated over each section; X is free. syllables: of each line, None: as the lines before
+    have. candidates: drafts of each line.
     """
-    check_scheme(scheme)
-    block_size, device = model.config.block_size, next(model.parameters()).device
-    max_len = min(block_size, len(prompt) + max_new_tokens + ROOM)
-    if max_len < 2 * ROOM:
-        raise UserError(f"--rhyme needs a model with a block_size of {2 * ROOM} or more, not {block_size}")
-    writer = Writer(model, make_cache(num_samples * candidates, max_len), make_cache(1, max_len), candidates, tokenizer, prompt,
-                    scheme, max_new_tokens, eot, endings or Endings(tokenizer, vocab_size), syllables_wanted, hear, sampler)
-    writer.prefill(slice(None), prompt[-(max_len - ROOM):])
-    verses = [Verse(writer, sample, np.random.default_rng((seed, sample))) for sample in range(num_samples)]
-    while verses:
-        feed = torch.tensor([i for verse in verses for i in verse.feed], device=device)
-        logits = model(feed[:, None], cache=writer.cache)[:, :vocab_size].float()
-        for verse, logprobs in zip(verses, torch.log_softmax(logits, -1).split(candidates), strict=True):
+
+    def __init__(self, endings: Endings, scheme: str, syllables: int | None = None, candidates: int = CANDIDATES):
+        check_scheme(scheme)
+        self.endings, self.tokenizer = endings, endings.tokenizer
+        self.scheme, self.syllables, self.candidates = scheme, syllables, candidates
+
+    @torch.inference_mode()
+    def __call__(self, model, make_cache, prompts, on_token, *, num_samples, max_new_tokens, vocab_size, eot, seed, **sampler):
+        """Continue each prompt, one after the other; parameters and result are those of generate().
+
+        A section ends only where no line waits for its rhyme, and a sample only with a whole line, so it may end up to
+        LINE_ROOM tokens before max_new_tokens.
+        """
+        has_ended = []
+        for i, prompt in enumerate(prompts):
+            first = i * num_samples
+            state = Shared(
+                search=self, model=model, prompt=prompt, max_new_tokens=max_new_tokens, eot=eot, sampler=sampler,
+                on_token=lambda sample, token, logprob, first=first: on_token(first + sample, token, logprob),
+                **make_caches(model, make_cache, len(prompt), num_samples * self.candidates, max_new_tokens))
+            has_ended += search_lines(state, num_samples, vocab_size, seed)
+        return has_ended
+
+
+def make_caches(model, make_cache, prompt_len, n_rows, max_new_tokens):
+    block_size = model.config.block_size
+    max_len = min(block_size, prompt_len + max_new_tokens + LINE_ROOM)
+    if max_len < 2 * LINE_ROOM:
+        raise UserError(f"--rhyme needs a model with a block_size of {2 * LINE_ROOM} or more, not {block_size}")
+    return dict(cache=make_cache(n_rows, max_len), prefill_cache=make_cache(1, max_len))
+
+
+def search_lines(state, num_samples, vocab_size, seed):
+    """Write all samples of one prompt; returns for each whether it ended by itself."""
+    K = state.search.candidates
+    state.prefill(slice(None), state.prompt[-(state.cache.max_len - LINE_ROOM):])
+    verses = [Verse(state, sample, np.random.default_rng((seed, sample))) for sample in range(num_samples)]
+    active = list(verses)
+    while active:
+        feed = torch.tensor([token for verse in active for token in verse.feed], device=state.cache.k.device)
+        logits = state.model(feed[:, None], cache=state.cache)[:, :vocab_size].float()
+        for verse, logprobs in zip(active, torch.log_softmax(logits, -1).split(K), strict=True):
             verse.step(logprobs)
-        for verse in list(verses):
-            yield from verse.written
-            verse.written.clear()
-        # who has ended leaves: the last takes the place
-        for i in reversed([i for i, verse in enumerate(verses) if verse.feed is None]):
-            last = verses.pop()
-            if i < len(verses):
-                last.move(verses[i].row)
-                verses[i] = last
+        # remove the samples that have ended: the last one's rows take the place
+        for i in reversed([i for i, verse in enumerate(active) if verse.feed is None]):
+            last = active.pop()
+            if i < len(active):
+                last.move(active[i].row)
+                active[i] = last
+    return [verse.has_ended for verse in verses]
 
 
 @dataclass
-class Writer:
-    """What the samples share."""
+class Shared:
+    """What the samples of one prompt share."""
+    search: RhymeSearch
     model: torch.nn.Module
-    cache: object  # a KVCache
-    one: object  # another, of one row, for prefilling
-    K: int  # candidates, rows a sample
-    tokenizer: object
+    cache: object  # a KVCache, K rows per sample
+    prefill_cache: object  # another one, of one row
     prompt: list
-    scheme: str
     max_new_tokens: int
     eot: int
-    endings: Endings
-    syllables: int | None
-    hear: object
+    on_token: object
     sampler: dict
+
+    @property
+    def K(self):
+        return self.search.candidates
 
     def prefill(self, rows, ids):
         """All but the last id, which is to be fed next, into these rows."""
-        self.one.pos = [0]
+        self.prefill_cache.pos = [0]
         if len(ids) > 1:
-            self.model(torch.tensor([ids[:-1]], device=self.cache.k.device), cache=self.one)
-        self.cache.copy_from(self.one, target=rows)
+            self.model(torch.tensor([ids[:-1]], device=self.cache.k.device), cache=self.prefill_cache)
+        self.cache.copy_from(self.prefill_cache, target=rows)
 
     def text_of(self, ids):
         """New ids as text; some tokenizers need what is before for the blanks."""
         tail = [i for i in self.prompt[-16:] if i != self.eot]
-        return self.tokenizer.decode(tail + ids)[len(self.tokenizer.decode(tail)):]
+        return self.search.tokenizer.decode(tail + ids)[len(self.search.tokenizer.decode(tail)):]
 
 
 @dataclass
@@ -128,8 +152,8 @@ class Verse:
 
     def __init__(self, writer, sample, rng):
         self.writer, self.sample, self.rng, self.row = writer, sample, rng, sample * writer.K
-        self.ids, self.left, self.written = list(writer.prompt), writer.max_new_tokens, []
-        self.section = Section(writer.scheme, writer.tokenizer.decode([i for i in self.ids if i != writer.eot]))
+        self.ids, self.left, self.has_ended = list(writer.prompt), writer.max_new_tokens, False
+        self.section = Section(writer.search.scheme, writer.search.tokenizer.decode([i for i in self.ids if i != writer.eot]))
         self.coroutine = self.write()
         self.feed = next(self.coroutine)  # an id for each row; None: the sample has ended
 
@@ -150,10 +174,10 @@ class Verse:
         self.row = row
 
     def write(self):
-        """Lines go to self.written, until the sample has ended."""
+        """Write line after line, until the sample has ended."""
         ended = False
         while not ended:
-            if self.writer.cache.pos[self.row] + ROOM > self.writer.cache.max_len:
+            if self.writer.cache.pos[self.row] + LINE_ROOM > self.writer.cache.max_len:
                 self.writer.prefill(self.rows, self.ids[-(self.writer.model.config.block_size // 2):])
             self.first = self.writer.cache.pos[self.row]
             self.partners = self.section.partners()
@@ -169,7 +193,7 @@ class Verse:
         """1) Candidates, drawn as in plain sampling, until all but one are whole lines (fewer: the first ones are short)."""
         w, K = self.writer, self.writer.K
         used = {line_end(line)[0] for line in self.section.lines[-8:]}
-        wanted = w.endings.rhyming(self.partners[0], used) if self.partners else []
+        wanted = w.search.endings.rhyming(self.partners[0], used) if self.partners else []
         u = torch.from_numpy(self.rng.random((LONGEST, K), dtype=np.float32))
         # no end of a section while a line waits for its rhyme
         unfinished = not self.section.complete() and not self.section.open
@@ -177,9 +201,9 @@ class Verse:
         for step in range(LONGEST):
             logprobs = allowed = yield feed
             if step == 0 and unfinished:
-                allowed = logprobs.index_fill(1, torch.tensor(w.endings.breaks, device=logprobs.device), -torch.inf)
+                allowed = logprobs.index_fill(1, torch.tensor(w.search.endings.breaks, device=logprobs.device), -torch.inf)
             drawn = sample_next(allowed, u[step].to(logprobs.device), **w.sampler)
-            feed, breaks = drawn.tolist(), logprobs[:, w.endings.newline].tolist()
+            feed, breaks = drawn.tolist(), logprobs[:, w.search.endings.newline].tolist()
             if wanted and step >= 3:
                 # a rhyming word by its share among them, drawn by the Gumbel-max trick, a bit cooler than it is
                 lps = logprobs[:, wanted]
@@ -193,7 +217,7 @@ class Verse:
                 draft.ids.append(feed[k])
                 draft.logprobs.append(logprob)
                 draft.breaks.append(breaks[k])
-                draft.done = feed[k] == w.eot or '\n' in w.endings.texts[feed[k]]
+                draft.done = feed[k] == w.eot or '\n' in w.search.endings.texts[feed[k]]
             if sum(draft.done for draft in drafts) >= max(1, K - 1):  # the last has given places to end at
                 break
         return drafts
@@ -202,17 +226,17 @@ class Verse:
         """Where, and with which word, a draft had best end: (step, word, its log-probability), or None."""
         w, ids = self.writer, draft.ids
         if self.partners:  # not as an afterthought to a line that is over
-            places = [place for place in draft.places if ids[place[0] - 1] not in w.endings.marks]
-        elif w.syllables or len(ids) == LONGEST:  # a free line may end after any of its own words
-            places = [(i, ids[i], draft.logprobs[i]) for i in range(2, len(ids) - 1) if w.endings.texts[ids[i]][-1:].isalpha()
-                      and not w.endings.texts[ids[i + 1]][:1].isalnum()]
+            places = [place for place in draft.places if ids[place[0] - 1] not in w.search.endings.marks]
+        elif w.search.syllables or len(ids) == LONGEST:  # a free line may end after any of its own words
+            places = [(i, ids[i], draft.logprobs[i]) for i in range(2, len(ids) - 1) if w.search.endings.texts[ids[i]][-1:].isalpha()
+                      and not w.search.endings.texts[ids[i + 1]][:1].isalnum()]
         else:
             places = []
 
         def score(place):
             i, word, logprob = place  # -1: what a mark and a line break may have
             text = self.text_of(ids[:i] + [word])
-            return mean([*draft.logprobs[:i], logprob, -1, -1]) - length_cost(text, self.section, w.syllables)
+            return mean([*draft.logprobs[:i], logprob, -1, -1]) - length_cost(text, self.section, w.search.syllables)
 
         return max(places, key=score, default=None)
 
@@ -223,7 +247,7 @@ class Verse:
         if not places:
             return {}
         w.cache.pos[self.rows] = [self.first + (1 + places[k][0] if k in places else 0) for k in range(w.K)]
-        newline, ends = w.endings.newline, [*w.endings.marks, w.endings.newline]
+        newline, ends = w.search.endings.newline, [*w.search.endings.marks, w.search.endings.newline]
         logprobs = yield [places[k][1] if k in places else newline for k in range(w.K)]
         marks = [ends[i] for i in logprobs[:, ends].argmax(1).tolist()]
         mark_lps = [logprobs[k, mark].item() for k, mark in enumerate(marks)]
@@ -241,7 +265,7 @@ class Verse:
         choices = [self.judge(k, draft) for k, draft in enumerate(drafts) if draft.done]
         choices += [self.line(k, True, *line) for k, line in steered.items()]
         # nothing ended: the first candidate as far as it came
-        [*ids, _], [*lps, _], newline = drafts[0].ids, drafts[0].logprobs, self.writer.endings.newline
+        [*ids, _], [*lps, _], newline = drafts[0].ids, drafts[0].logprobs, self.writer.search.endings.newline
         cut = Choice(0, 0, False, [*ids, newline], [*lps, drafts[0].breaks[-1]])
         return max((choice for choice in choices if choice), key=lambda choice: choice.score, default=cut)
 
@@ -256,8 +280,8 @@ class Verse:
 
     def line(self, k, steered, ids, logprobs):
         text = self.text_of(ids).rstrip('\n')
-        score = mean(logprobs) + quality(text, self.partners, self.section, self.writer.endings)
-        score -= length_cost(text, self.section, self.writer.syllables)
+        score = mean(logprobs) + quality(text, self.partners, self.section, self.writer.search.endings)
+        score -= length_cost(text, self.section, self.writer.search.syllables)
         return Choice(score, k, steered, ids, logprobs)
 
     def judge(self, k, draft):
@@ -265,11 +289,11 @@ class Verse:
         w, ids, lps, plain = self.writer, list(draft.ids), list(draft.logprobs), self.is_line(draft)
         if not plain and self.text_of(ids).strip()[-1:] not in ('', ']'):  # a header that never ends
             return None
-        ends_section = ids[-1] == w.eot or w.endings.texts[ids[-1]].count('\n') > 1 or not plain
+        ends_section = ids[-1] == w.eot or w.search.endings.texts[ids[-1]].count('\n') > 1 or not plain
         if ends_section and not self.section.complete(more=int(plain)):
             if not plain or ids[-1] == w.eot and len(ids) < 3:
                 return None
-            ids[-1], lps[-1] = w.endings.newline, draft.breaks[-1]  # the section must go on
+            ids[-1], lps[-1] = w.search.endings.newline, draft.breaks[-1]  # the section must go on
         elif not plain:  # as often as the model says: that is, if the first candidate says so
             return Choice(50 if k == 0 else -50, k, False, ids, lps)
         return self.line(k, False, ids, lps)
@@ -277,17 +301,17 @@ class Verse:
     def take(self, ids, lps):
         """The line into text and section: how many ids of it are new, and whether the sample has ended."""
         w = self.writer
-        ended = len(ids) >= self.left or ids[-1] == w.eot
+        self.has_ended = ids[-1] == w.eot
+        ended = len(ids) >= self.left or self.has_ended
         if ids[-1] == w.eot:
             ids, lps = ids[:-1], lps[:-1]
         if len(ids) > self.left:  # no room for it; but one line there must be
             n = self.left if self.left == w.max_new_tokens else 0
-            ids, lps = ids[:n], lps[:n]
+            ids, lps, self.has_ended = ids[:n], lps[:n], False
         for n, heard in enumerate(zip(ids, lps, strict=True), 1):  # token by token, as from generate(); True ends the sample
-            if w.hear and w.hear(self.sample, *heard):
-                ids, lps, ended = ids[:n], lps[:n], True
+            if w.on_token(self.sample, *heard):
+                ids, lps, ended, self.has_ended = ids[:n], lps[:n], True, True
                 break
-        self.written.append((self.sample, ids, lps))
         self.ids += ids
         self.left -= len(ids)
         for line in w.text_of(ids).split('\n')[:-1]:

