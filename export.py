@@ -7,7 +7,6 @@ $ python sample.py --init_from=out-lyrics/hf                      # and back
 """
 
 import os
-import shutil
 from json import dumps, loads
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from nanorap import pretrained
-from nanorap.common import UserError, model_name, read_json
+from nanorap.common import UserError, model_name, read_json, replaced_folder
 from nanorap.rap.eval_report import read_results, tables
 from nanorap.tokenizer import load_tokenizer
 
@@ -148,17 +147,10 @@ def write_gguf(folder):
     (folder / 'README.md').write_text(model_card(), encoding='utf-8')
 
 
-# written under another name first, so that the folder is complete or absent
-part = folder.with_name(f'.{folder.name}.tmp')
 try:
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    (write_hf if format == 'hf' else write_gguf)(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    with replaced_folder(folder) as new:
+        (write_hf if format == 'hf' else write_gguf)(new)
 except OSError as e:
     raise UserError(f"can't write to {folder} ({e.strerror}): choose another --dest") from None
-finally:
-    shutil.rmtree(part, ignore_errors=True)
 size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
 print(f"{folder}: {kind}, {size:,.1f} MB")

@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from nanorap.common import SUMS, UserError, check_sums, model_folder, sha256
+from nanorap.common import SUMS, UserError, check_sums, model_folder, replaced_folder, sha256
 
 KEEP = 2  # step folders
 STEP = 'step-' + '[0-9]' * 8  # a copy under another name is the user's own
@@ -25,33 +25,18 @@ STEP = 'step-' + '[0-9]' * 8  # a copy under another name is the user's own
 
 def write_folder(folder, tensors, documents, tokenizer):
     """Write a folder of {name: state dict} as safetensors, {name: dict} as JSON, and the tokenizer's file if it has one."""
-    folder = Path(folder)
-    temporary, old = folder.with_name(f'.{folder.name}.tmp'), folder.with_name(f'.{folder.name}.old')
     try:
-        for left in folder.parent.glob('.*.tmp'):  # by a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        if old.exists() and not folder.exists():  # killed between the two renames below
-            old.rename(folder)
-        temporary.mkdir(parents=True)
-        for name, state_dict in tensors.items():
-            save_file(state_dict, temporary / f'{name}.safetensors')
-        for name, document in documents.items():
-            (temporary / f'{name}.json').write_text(json.dumps(document, indent=1) + '\n', encoding='utf-8')
-        tokenizer.save(temporary)
-        sums = ''.join(f'{sha256(file)}  {file.name}\n' for file in sorted(temporary.iterdir()))
-        (temporary / SUMS).write_text(sums, encoding='utf-8')
-        for path in [*temporary.iterdir(), temporary]:
-            _sync(path)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)  # until the next rename, model_folder() finds it under this name
-        temporary.rename(folder)
-        _sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        with replaced_folder(folder) as new:
+            for name, state_dict in tensors.items():
+                save_file(state_dict, new / f'{name}.safetensors')
+            for name, document in documents.items():
+                (new / f'{name}.json').write_text(json.dumps(document, indent=1) + '\n', encoding='utf-8')
+            tokenizer.save(new)
+            sums = ''.join(f'{sha256(file)}  {file.name}\n' for file in sorted(new.iterdir()))
+            (new / SUMS).write_text(sums, encoding='utf-8')
     except (OSError, SafetensorError) as e:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise UserError(f"can't save to {folder} ({getattr(e, 'strerror', None) or e}): earlier checkpoints are as they "
-                        "were; make room there, and go on with --init_from=resume") from e
+        raise UserError(f"can't save to {folder} ({getattr(e, 'strerror', None) or e}): earlier checkpoints are unchanged; "
+                        "make room there, and go on with --init_from=resume") from e
 
 
 def save_step(out_dir, step, tensors, documents, tokenizer):
@@ -147,14 +132,3 @@ def _steps(out_dir):
     """{name: folder}, in order. One that was being replaced when the run was killed may have its .old name only."""
     folders = [*Path(out_dir).glob(f'.{STEP}.old'), *Path(out_dir).glob(STEP)]
     return dict(sorted((folder.name.lstrip('.').removesuffix('.old'), folder) for folder in folders))
-
-
-def _sync(path):
-    """Force a file or a folder's entries to disk."""
-    if os.name == 'nt' and path.is_dir():
-        return  # Windows can't open a folder
-    fd = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,8 +1,11 @@
 """What several modules share: the error that users see, reading and replacing files, and where models lie."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
+import os
+import shutil
 from pathlib import Path
 
 
@@ -19,6 +22,64 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding='utf-8'))
     except ValueError as e:  # not JSON, or not UTF-8
         raise UserError(f"{path} is damaged or half-written ({e}): take it from its source again") from None
+
+
+@contextlib.contextmanager
+def replaced_file(path, mode='w', **options):
+    """Open a file for writing under a temporary name; it gets the name `path` when the block has ended without an error.
+
+    So a reader finds the old content or the new one, never half of it, whatever happens. OSError as from open().
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + '.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def replaced_folder(folder):
+    """Yield a new, empty folder; it gets the name `folder`, synced to disk, when the block has ended without an error.
+
+    An old folder of that name is kept as .NAME.old until the new one is in place. OSError as from the file system.
+    """
+    folder = Path(folder)
+    temporary, old = folder.with_name(f'.{folder.name}.tmp'), folder.with_name(f'.{folder.name}.old')
+    try:
+        for leftover in folder.parent.glob('.*.tmp'):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        if old.exists() and not folder.exists():  # killed between the two renames below
+            old.rename(folder)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in [*temporary.iterdir(), temporary]:
+            sync_to_disk(path)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)  # until the next rename, best_folder() finds it under this name
+        temporary.rename(folder)
+        sync_to_disk(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_to_disk(path):
+    """Force a file, or the entries of a folder, to disk."""
+    if os.name == 'nt' and path.is_dir():
+        return  # Windows can't open a folder
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def ceil_div(a, b):

@@ -1,6 +1,5 @@
 """What a run says of itself: log.csv, lines or a progress bar, and wandb if asked for."""
 
-import contextlib
 import csv
 import os
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nanorap.common import UserError
+from nanorap.common import UserError, replaced_file
 
 FIELDS = ('step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'batch', 'grad_norm', 'clipped', 'clip_share',
           'param_norm', 'update_norm', 'update_ratio_embd', 'update_ratio_attn', 'update_ratio_mlp', 'update_ratio_norm',
@@ -29,23 +28,23 @@ class Log:
             return
         path, rows = Path(out_dir) / 'log.csv', []
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             if step and path.exists():
                 rows = [row for row in read_log(path) if int(row['step']) <= step]
-            part = path.with_name('.log.csv.tmp')
-            self.file = open(part, 'w', newline='', buffering=1)  # a row reaches the file when it is written
-            self.csv = csv.DictWriter(self.file, FIELDS, extrasaction='ignore')
-            self.csv.writeheader()
-            self.csv.writerows(rows)
-            part.replace(path)
+            with replaced_file(path, newline='') as file:
+                self._writer(file).writeheader()
+                self._writer(file).writerows(rows)
+            self.file = open(path, 'a', newline='', buffering=1)  # a row reaches the file when it is written
+            self.csv = self._writer(self.file)
         except OSError as e:
-            with contextlib.suppress(OSError):
-                path.with_name('.log.csv.tmp').unlink()
             raise UserError(f"can't write to {out_dir} ({e.strerror}): choose another --out_dir") from e
         if wandb is not None:
             self.wandb = start_wandb(**wandb)
         if sys.stderr.isatty():
             self.bar = tqdm(total=max_iters, initial=step, unit='step', dynamic_ncols=True)
+
+    @staticmethod
+    def _writer(file):
+        return csv.DictWriter(file, FIELDS, extrasaction='ignore')
 
     def row(self, step, **values):
         """values: of FIELDS; a None is left out."""

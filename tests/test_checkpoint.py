@@ -80,7 +80,7 @@ def test_a_half_written_folder_is_no_checkpoint(tmp_path, monkeypatch):
     def kill(path):
         raise Killed
 
-    monkeypatch.setattr(ckpt, '_sync', kill)
+    monkeypatch.setattr('nanorap.common.sync_to_disk', kill)
     with pytest.raises(Killed):
         a_run(tmp_path, steps=(20,))
     monkeypatch.undo()
