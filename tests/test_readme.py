@@ -1,36 +1,51 @@
-"""README.md against the repository: what it names exists, its options are options, and its marked blocks run as written."""
+"""README.md and docs/ against the repository: what they name exists, options are options, and marked blocks run as written."""
 
 import ast
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT, run
 
-TEXT = (ROOT / 'README.md').read_text(encoding='utf-8')
-BLOCKS = re.findall(r'((?:<!-- runs -->\n)?)```sh\n(.*?)```', TEXT, re.S)
-PROSE = re.sub(r'```.*?```', '', TEXT, flags=re.S)
-SPANS = [' '.join(span.split()) for span in re.findall(r'`([^`]+)`', PROSE)]
+from nanorap.log import FIELDS
+
+MOST_LINES = 260  # of README.md, which is to be read in one sitting
+README = ROOT / 'README.md'
+PAGES = {path: path.read_text(encoding='utf-8') for path in [README, *sorted((ROOT / 'docs').glob('*.md'))]}
+
+# (whether the block is marked as one that runs, its language, its text)
+BLOCK = re.compile(r'((?:<!-- runs -->\n)?)```(\w*)\n(.*?)```', re.S)
+BLOCKS = [(bool(mark), language, text) for page in PAGES.values() for mark, language, text in BLOCK.findall(page)]
+PROSE = {path: re.sub(r'```.*?```', '', page, flags=re.S) for path, page in PAGES.items()}
+# inline code, a line break within it taken for a space
+SPANS = [' '.join(span.split()) for prose in PROSE.values() for span in re.findall(r'`([^`]+)`', prose)]
+SHELL = [text for _, language, text in BLOCKS if language == 'sh'] + SPANS
 # python or torchrun before a script
 COMMAND = re.compile(r'(?:^|[\s/])(?:python|torchrun)\b.*?\.py\b')
 FILES = [path for path in ROOT.rglob('*') if not any(part.startswith('.') for part in path.relative_to(ROOT).parts)]
+TORCHRUN = {'max-restarts', 'rdzv_id', 'standalone', 'shutdown_timeout', 'nproc_per_node'}
 
 
 def commands():
-    """[(script, its arguments)] of all blocks and of the commands within lines, with $C and comments resolved."""
+    """[(script, its arguments)] of all shell blocks and inline code, with $C and comments resolved."""
     found = []
-    for text in [block for _, block in BLOCKS] + SPANS:
+    for text in SHELL:
         variables = dict(re.findall(r'^(\w+)="(.*)"$', text, re.M))
         for line in text.splitlines():
-            if COMMAND.search(line):
-                for name, value in variables.items():
-                    line = line.replace(f'${name}', value)
-                for part in re.split(r'; | && ', line):
-                    words = shlex.split(part, comments=True)
-                    scripts = [i for i, word in enumerate(words) if re.fullmatch(r'[\w/]+\.py', word)
-                               and not word.startswith('config/')]
-                    if scripts:
-                        found.append((words[scripts[0]], words[scripts[0] + 1:]))
+            if not COMMAND.search(line):
+                continue
+            for name, value in variables.items():
+                line = line.replace(f'${name}', value)
+            for part in re.split(r'; | && ', line):
+                words = shlex.split(part, comments=True)
+                scripts = [i for i, word in enumerate(words)
+                           if re.fullmatch(r'[\w/]+\.py', word) and not word.startswith('config/')]
+                if scripts:
+                    found.append((words[scripts[0]], words[scripts[0] + 1:]))
     return found
 
 
@@ -48,8 +63,13 @@ def options(script):
     return names
 
 
+def test_readme_is_short():
+    n_lines = len(PAGES[README].splitlines())
+    assert n_lines <= MOST_LINES, f"README.md has {n_lines} lines: move what a newcomer doesn't need to docs/"
+
+
 def test_commands_have_these_options():
-    assert len(commands()) > 40
+    assert len(commands()) > 70
     for script, arguments in commands():
         assert (ROOT / script).exists(), script
         if script.startswith('tests/'):
@@ -65,33 +85,54 @@ def test_commands_have_these_options():
 def test_options_in_sentences():
     """An option that a sentence names is one of some script, or of torchrun and its like."""
     scripts = [path.relative_to(ROOT) for path in [*ROOT.glob('*.py'), *(ROOT / 'data').rglob('*.py')]]
-    known = set.union(*map(options, scripts)) | {'help', 'max-restarts', 'rdzv_id', 'standalone', 'shutdown_timeout',
-                                                 'nproc_per_node', 'model'}
+    known = set.union(*map(options, scripts)) | TORCHRUN | {'help', 'key', 'model'}  # --key=value; model: lm_eval's
     for span in SPANS:
         for name in re.findall(r'(?:^|\s)--([a-zA-Z][\w-]*)', span):
             assert name in known, f"no script has --{name} (`{span}`)"
 
 
-def test_links_and_files_exist():
-    headings = {re.sub(r'[^\w -]', '', line.lstrip('# ').lower()).replace(' ', '-') for line in PROSE.splitlines()
-                if line.startswith('#')}
-    for target in re.findall(r'\]\(([^)\s]+)\)', TEXT):
-        if target.startswith('#'):
-            assert target[1:] in headings, target
-        elif not target.startswith('http'):
-            assert (ROOT / target).exists(), target
+def test_make_targets_exist():
+    """`make demo` and the like, in inline code and at the start of a block's line, are targets of the Makefile."""
+    targets = set(re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.M))
+    named = {target for text in SHELL for target in re.findall(r'^make ([\w-]+)', text, re.M)}
+    assert {'demo', 'web'} <= named <= targets, f"the Makefile has no target {named - targets}"
+
+
+def anchors(page):
+    """The anchors that GitHub gives to a page's headings."""
+    return {re.sub(r'[^\w -]', '', line.lstrip('# ').lower()).replace(' ', '-')
+            for line in PROSE[page].splitlines() if line.startswith('#')}
+
+
+def test_links_resolve():
+    """Links within and between the pages, with their anchors, and to files; the README links every page of docs/."""
+    linked = set()
+    for page, text in PAGES.items():
+        for target in re.findall(r'\]\(([^)\s]+)\)', text):
+            if target.startswith('http'):
+                continue
+            name, _, anchor = target.partition('#')
+            path = (page.parent / name).resolve() if name else page
+            assert path.exists(), f"{page.name}: {target}"
+            assert not anchor or path in PAGES and anchor in anchors(path), f"{page.name}: {target}"
+            if page == README:
+                linked.add(path)
+    assert set(PAGES) - {README} <= linked, f"README.md has no link to {set(PAGES) - {README} - linked}"
+
+
+def test_named_files_exist():
     names = {path.name for path in FILES}
     for span in SPANS:  # a path, or a name that stands for one; runs write csv, json and bin files
         if re.fullmatch(r'[\w./-]+\.(py|c|md|txt)', span):
             assert (ROOT / span).exists() or '/' not in span and span in names, span
-        elif re.fullmatch(r'(nanorap|data|config|tests|assets)/[\w./-]*', span):
+        elif re.fullmatch(r'(nanorap|data|config|tests|assets|docs)/[\w./-]*', span):
             assert (ROOT / span).exists(), span
 
 
 def test_every_file_has_its_line():
-    """The tree at the end names what there is, and what it names is there."""
-    tree = re.search(r'## the files\n\n```\n(.*?)```', TEXT, re.S)[1]
-    folder = ''
+    """The tree of the README names what there is, and what it names is there."""
+    tree = re.search(r'## The files\n.*?```\n(.*?)```', PAGES[README], re.S)[1]
+    folder, named = '', set()
     for line in tree.splitlines():
         for entry in re.split(r',? +', line.strip().partition('   ')[0]):
             if line.startswith('  '):
@@ -99,43 +140,72 @@ def test_every_file_has_its_line():
             elif entry.endswith('/'):
                 folder = entry
             assert list(ROOT.glob(entry.rstrip('/'))), entry
-    rooms = {path.name for path in (ROOT / 'nanorap').glob('*.[pc]*') if path.is_file()} - {'__init__.py'}
-    scripts = {path.name for path in ROOT.glob('*.py')}
-    missing = {name for name in rooms | scripts if name not in tree}
+            named.add(entry)
+    modules = [path for path in (ROOT / 'nanorap').rglob('*.[pc]*')
+               if path.suffix in ('.py', '.c') and path.name != '__init__.py']
+    missing = {str(path.relative_to(ROOT)) for path in [*ROOT.glob('*.py'), *modules]} - named
     assert not missing, f"the files: a line on {missing} is missing"
 
 
-# what makes a command of the README small; the last of two options wins
+def test_log_columns_are_explained():
+    """docs/experiments.md has one row for each column of log.csv, in its order."""
+    section = PAGES[ROOT / 'docs' / 'experiments.md'].split('## The columns of log.csv\n')[1].split('\n## ')[0]
+    assert re.findall(r'^\| `(\w+)` \|', section, re.M) == list(FIELDS)
+
+
+# what makes a command small; the last of two options wins
 SHORT = ['--device=cpu', '--n_layer=1', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=2']
 SMALL = {
-    'data/lyrics/data_generator/preprocess.py': ['--data_dir', ROOT / 'data/lyrics/demo', '--save_dir', '.'],
-    'data/lyrics/prepare.py': ['--input=data.json', '--tokenizer=char', '--out_dir=songs'],
+    'data/lyrics/data_generator/preprocess.py': ['--save_dir', '.'],
+    'data/lyrics/prepare.py': ['--tokenizer=char'],
     'train.py': [*SHORT, '--init_from=scratch', '--dataset=songs', '--out_dir=out-lyrics', '--gradient_accumulation_steps=2',
                  '--max_iters=2', '--eval_interval=2', '--eval_iters=2', '--freeze_embd=False'],
     'sample.py': ['--device=cpu', '--out_dir=out-lyrics', '--init_from=resume', '--num_samples=1', '--max_new_tokens=4'],
     'bench.py': [*SHORT, '--init_from=scratch', '--repeats=1', '--megabytes=1', '--decode_tokens=4', '--vocab_size=100'],
 }
-ON_PAPER = '--estimate=True'  # takes no time at any size
+# where a command doesn't say it, what it reads and writes is in the test's folder
+DEFAULTS = {'data/lyrics/prepare.py': {'--input': 'data.json', '--out_dir': 'songs'}}
+ON_PAPER = '--mode=estimate'  # takes no time at any size
 
 
-def test_marked_blocks_run(tmp_path):
-    """One after the other in an empty folder, as a newcomer would, with small settings behind what is written."""
-    blocks = [block for mark, block in BLOCKS if mark]
-    assert len(blocks) >= 3
-    for block in blocks:
-        for line in block.replace('\\\n', ' ').splitlines():
-            words = shlex.split(line, comments=True)
-            if not words:
-                continue
-            assert words[0] == 'python', f"a block that is marked as one that runs holds more than python commands: {line}"
-            script, arguments = words[1], words[2:]
-            if ON_PAPER not in arguments:
-                arguments += map(str, SMALL[script])
-            arguments = [str(ROOT / a) if a.endswith('.py') else a.replace('FILE:', f'FILE:{ROOT}/') for a in arguments]
-            run(script, *arguments, cwd=tmp_path, OMP_NUM_THREADS='1')
+def run_line(line, folder):
+    words = shlex.split(line, comments=True)
+    if not words:
+        return
+    assert words[0] == 'python', f"a block that is marked as one that runs holds more than python commands: {line}"
+    script, arguments = words[1], words[2:]
+    given = {argument.partition('=')[0] for argument in arguments}
+    if ON_PAPER not in arguments:
+        arguments += map(str, SMALL[script])
+    arguments += [f'{key}={value}' for key, value in DEFAULTS.get(script, {}).items() if key not in given]
+    arguments = [str(ROOT / a) if a.endswith('.py') else a.replace('FILE:', f'FILE:{ROOT}/') for a in arguments]
+    run(script, *arguments, cwd=folder, OMP_NUM_THREADS='1')
 
 
-@pytest.mark.parametrize('picture', sorted({*re.findall(r'!\[[^]]*\]\((assets/\w+\.png)\)', TEXT)} - {'assets/serve.png'}))
+def test_marked_blocks_run(songs, tmp_path):
+    """One after the other in a folder with text files, as a newcomer would, with small settings behind what is written."""
+    for song in json.loads(songs.read_text(encoding='utf-8')):
+        path = tmp_path / 'texts' / song['artist_name'] / f"{song['song_name']}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(song['text'], encoding='utf-8')
+    marked = list(dict.fromkeys((language, text) for is_marked, language, text in BLOCKS if is_marked))  # each once
+    assert len(marked) >= 7
+    for language, text in marked:
+        if language == 'sh':
+            for line in text.replace('\\\n', ' ').splitlines():
+                run_line(line, tmp_path)
+        else:
+            assert language == 'python', f"a block in {language} can't run"
+            env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+            result = subprocess.run([sys.executable, '-c', text], cwd=tmp_path, env=env, capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob('json/*/*.json'))) == len(list(tmp_path.glob('texts/*/*.txt')))
+
+
+PICTURES = {target for page in PAGES.values() for target in re.findall(r'!\[[^]]*\]\((?:\.\./)?(assets/\w+\.png)\)', page)}
+
+
+@pytest.mark.parametrize('picture', sorted(PICTURES - {'assets/serve.png'}))
 def test_pictures_are_drawn_by_a_script(picture):
     """Beside each picture, but for the page's, lies what draws it."""
     assert any(picture.removeprefix('assets/') in path.read_text(encoding='utf-8') for path in (ROOT / 'assets').glob('*.py'))
