@@ -1,4 +1,7 @@
-"""README.md and docs/ against the repository: what they name exists, options are options, and marked blocks run as written."""
+"""README.md and docs/ agree with the repository.
+
+What they name exists, the options are options of the scripts, and the blocks that are marked run as written.
+"""
 
 import ast
 import json
@@ -19,20 +22,27 @@ PAGES = {path: path.read_text(encoding='utf-8') for path in [README, *sorted((RO
 
 # (whether the block is marked as one that runs, its language, its text)
 BLOCK = re.compile(r'((?:<!-- runs -->\n)?)```(\w*)\n(.*?)```', re.S)
-BLOCKS = [(bool(mark), language, text) for page in PAGES.values() for mark, language, text in BLOCK.findall(page)]
+BLOCKS = [
+    (bool(mark), language, text)
+    for page in PAGES.values()
+    for mark, language, text in BLOCK.findall(page)
+]
 PROSE = {path: re.sub(r'```.*?```', '', page, flags=re.S) for path, page in PAGES.items()}
 # inline code, a line break within it taken for a space
 SPANS = [' '.join(span.split()) for prose in PROSE.values() for span in re.findall(r'`([^`]+)`', prose)]
 SHELL = [text for _, language, text in BLOCKS if language == 'sh'] + SPANS
 # python or torchrun before a script
 COMMAND = re.compile(r'(?:^|[\s/])(?:python|torchrun)\b.*?\.py\b')
-FILES = [path for path in ROOT.rglob('*') if not any(part.startswith('.') for part in path.relative_to(ROOT).parts)]
+FILES = [
+    path for path in ROOT.rglob('*')
+    if not any(part.startswith('.') for part in path.relative_to(ROOT).parts)  # .git, .venv
+]
 TORCHRUN = {'max-restarts', 'rdzv_id', 'standalone', 'shutdown_timeout', 'nproc_per_node'}
 
 
 def commands():
-    """[(script, its arguments)] of all shell blocks and inline code, with $C and comments resolved."""
-    found = []
+    """Returns [(script, its arguments)] of shell blocks and inline code, $C and comments resolved."""
+    parsed = []
     for text in SHELL:
         variables = dict(re.findall(r'^(\w+)="(.*)"$', text, re.M))
         for line in text.splitlines():
@@ -45,12 +55,12 @@ def commands():
                 scripts = [i for i, word in enumerate(words)
                            if re.fullmatch(r'[\w/]+\.py', word) and not word.startswith('config/')]
                 if scripts:
-                    found.append((words[scripts[0]], words[scripts[0] + 1:]))
-    return found
+                    parsed.append((words[scripts[0]], words[scripts[0] + 1:]))
+    return parsed
 
 
 def options(script):
-    """The names of a script's options: assignments before it runs configurator.py, or argparse's."""
+    """Returns the names of a script's options: assignments before it runs configurator.py, or argparse's."""
     source = (ROOT / script).read_text(encoding='utf-8')
     if 'configurator.py' not in source:
         return set(re.findall(r"add_argument\('--(\w+)'", source))
@@ -85,27 +95,28 @@ def test_commands_have_these_options():
 def test_options_in_sentences():
     """An option that a sentence names is one of some script, or of torchrun and its like."""
     scripts = [path.relative_to(ROOT) for path in [*ROOT.glob('*.py'), *(ROOT / 'data').rglob('*.py')]]
-    known = set.union(*map(options, scripts)) | TORCHRUN | {'help', 'key', 'model'}  # --key=value; model: lm_eval's
+    others = {'help', 'key', 'model'}  # key: of --key=value; model: lm_eval's
+    known = set.union(*map(options, scripts)) | TORCHRUN | others
     for span in SPANS:
         for name in re.findall(r'(?:^|\s)--([a-zA-Z][\w-]*)', span):
             assert name in known, f"no script has --{name} (`{span}`)"
 
 
 def test_make_targets_exist():
-    """`make demo` and the like, in inline code and at the start of a block's line, are targets of the Makefile."""
+    """What `make` is given, inline and at the start of a block's line, is a target of the Makefile."""
     targets = set(re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.M))
     named = {target for text in SHELL for target in re.findall(r'^make ([\w-]+)', text, re.M)}
     assert {'demo', 'web'} <= named <= targets, f"the Makefile has no target {named - targets}"
 
 
 def anchors(page):
-    """The anchors that GitHub gives to a page's headings."""
+    """Returns the anchors that GitHub gives to a page's headings."""
     return {re.sub(r'[^\w -]', '', line.lstrip('# ').lower()).replace(' ', '-')
             for line in PROSE[page].splitlines() if line.startswith('#')}
 
 
 def test_links_resolve():
-    """Links within and between the pages, with their anchors, and to files; the README links every page of docs/."""
+    """Links resolve, with anchors; the README links every page of docs/."""
     linked = set()
     for page, text in PAGES.items():
         for target in re.findall(r'\]\(([^)\s]+)\)', text):
@@ -141,15 +152,17 @@ def test_every_file_has_its_line():
                 folder = entry
             assert list(ROOT.glob(entry.rstrip('/'))), entry
             named.add(entry)
-    modules = [path for path in (ROOT / 'nanorap').rglob('*.[pc]*')
-               if path.suffix in ('.py', '.c') and path.name != '__init__.py']
+    modules = [
+        path for path in (ROOT / 'nanorap').rglob('*.[pc]*')
+        if path.suffix in ('.py', '.c') and path.name != '__init__.py']
     missing = {str(path.relative_to(ROOT)) for path in [*ROOT.glob('*.py'), *modules]} - named
     assert not missing, f"the files: a line on {missing} is missing"
 
 
 def test_log_columns_are_explained():
     """docs/experiments.md has one row for each column of log.csv, in its order."""
-    section = PAGES[ROOT / 'docs' / 'experiments.md'].split('## The columns of log.csv\n')[1].split('\n## ')[0]
+    page = PAGES[ROOT / 'docs' / 'experiments.md']
+    section = page.split('## The columns of log.csv\n')[1].split('\n## ')[0]
     assert re.findall(r'^\| `(\w+)` \|', section, re.M) == list(FIELDS)
 
 
@@ -158,10 +171,15 @@ SHORT = ['--device=cpu', '--n_layer=1', '--n_head=2', '--n_embd=32', '--block_si
 SMALL = {
     'data/lyrics/data_generator/preprocess.py': ['--save_dir', '.'],
     'data/lyrics/prepare.py': ['--tokenizer=char'],
-    'train.py': [*SHORT, '--init_from=scratch', '--dataset=songs', '--out_dir=out-lyrics', '--gradient_accumulation_steps=2',
-                 '--max_iters=2', '--eval_interval=2', '--eval_iters=2', '--freeze_embd=False'],
-    'sample.py': ['--device=cpu', '--out_dir=out-lyrics', '--init_from=resume', '--num_samples=1', '--max_new_tokens=4'],
-    'bench.py': [*SHORT, '--init_from=scratch', '--repeats=1', '--megabytes=1', '--decode_tokens=4', '--vocab_size=100'],
+    'train.py': [
+        *SHORT, '--init_from=scratch', '--dataset=songs', '--out_dir=out-lyrics',
+        '--gradient_accumulation_steps=2', '--max_iters=2', '--eval_interval=2', '--eval_iters=2', '--freeze_embd=False'],
+    'sample.py': [
+        '--device=cpu', '--out_dir=out-lyrics', '--init_from=resume',
+        '--num_samples=1', '--max_new_tokens=4'],
+    'bench.py': [
+        *SHORT, '--init_from=scratch', '--repeats=1', '--megabytes=1',
+        '--decode_tokens=4', '--vocab_size=100'],
 }
 # where a command doesn't say it, what it reads and writes is in the test's folder
 DEFAULTS = {'data/lyrics/prepare.py': {'--input': 'data.json', '--out_dir': 'songs'}}
@@ -169,26 +187,28 @@ ON_PAPER = '--mode=estimate'  # takes no time at any size
 
 
 def run_line(line, folder):
+    """Runs a command in the folder, with small settings behind what is written."""
     words = shlex.split(line, comments=True)
     if not words:
         return
-    assert words[0] == 'python', f"a block that is marked as one that runs holds more than python commands: {line}"
+    assert words[0] == 'python', f"a marked block holds more than python commands: {line}"
     script, arguments = words[1], words[2:]
     given = {argument.partition('=')[0] for argument in arguments}
     if ON_PAPER not in arguments:
         arguments += map(str, SMALL[script])
     arguments += [f'{key}={value}' for key, value in DEFAULTS.get(script, {}).items() if key not in given]
-    arguments = [str(ROOT / a) if a.endswith('.py') else a.replace('FILE:', f'FILE:{ROOT}/') for a in arguments]
+    arguments = [str(ROOT / argument) if argument.endswith('.py') else argument for argument in arguments]
     run(script, *arguments, cwd=folder, OMP_NUM_THREADS='1')
 
 
 def test_marked_blocks_run(songs, tmp_path):
-    """One after the other in a folder with text files, as a newcomer would, with small settings behind what is written."""
+    """They run one after the other in a folder with text files, as a newcomer would run them."""
     for song in json.loads(songs.read_text(encoding='utf-8')):
         path = tmp_path / 'texts' / song['artist_name'] / f"{song['song_name']}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(song['text'], encoding='utf-8')
-    marked = list(dict.fromkeys((language, text) for is_marked, language, text in BLOCKS if is_marked))  # each once
+    marked = [(language, text) for is_marked, language, text in BLOCKS if is_marked]
+    marked = list(dict.fromkeys(marked))  # each once
     assert len(marked) >= 7
     for language, text in marked:
         if language == 'sh':
@@ -197,15 +217,18 @@ def test_marked_blocks_run(songs, tmp_path):
         else:
             assert language == 'python', f"a block in {language} can't run"
             env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-            result = subprocess.run([sys.executable, '-c', text], cwd=tmp_path, env=env, capture_output=True, text=True)
+            command = [sys.executable, '-c', text]
+            result = subprocess.run(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, timeout=300)
             assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob('json/*/*.json'))) == len(list(tmp_path.glob('texts/*/*.txt')))
 
 
-PICTURES = {target for page in PAGES.values() for target in re.findall(r'!\[[^]]*\]\((?:\.\./)?(assets/\w+\.png)\)', page)}
+PICTURE = re.compile(r'!\[[^]]*\]\((?:\.\./)?(assets/\w+\.png)\)')
+PICTURES = {target for page in PAGES.values() for target in PICTURE.findall(page)}
 
 
 @pytest.mark.parametrize('picture', sorted(PICTURES - {'assets/serve.png'}))
 def test_pictures_are_drawn_by_a_script(picture):
     """Beside each picture, but for the page's, lies what draws it."""
-    assert any(picture.removeprefix('assets/') in path.read_text(encoding='utf-8') for path in (ROOT / 'assets').glob('*.py'))
+    scripts = [path.read_text(encoding='utf-8') for path in (ROOT / 'assets').glob('*.py')]
+    assert any(picture.removeprefix('assets/') in script for script in scripts)
