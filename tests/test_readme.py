@@ -173,7 +173,8 @@ SMALL = {
     'data/lyrics/prepare.py': ['--tokenizer=char'],
     'train.py': [
         *SHORT, '--init_from=scratch', '--dataset=songs', '--out_dir=out-lyrics',
-        '--gradient_accumulation_steps=2', '--max_iters=2', '--eval_interval=2', '--eval_iters=2', '--freeze_embd=False'],
+        '--gradient_accumulation_steps=2', '--max_iters=2', '--eval_interval=2',
+        '--eval_iters=2', '--freeze_embd=False'],
     'sample.py': [
         '--device=cpu', '--out_dir=out-lyrics', '--init_from=resume',
         '--num_samples=1', '--max_new_tokens=4'],
@@ -217,8 +218,8 @@ def test_marked_blocks_run(songs, tmp_path):
         else:
             assert language == 'python', f"a block in {language} can't run"
             env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-            command = [sys.executable, '-c', text]
-            result = subprocess.run(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, timeout=300)
+            result = subprocess.run([sys.executable, '-c', text], cwd=tmp_path, env=env,
+                                    stderr=subprocess.PIPE, text=True, timeout=300)
             assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob('json/*/*.json'))) == len(list(tmp_path.glob('texts/*/*.txt')))
 
