@@ -2,17 +2,18 @@
 The configuration of every script: overrides by config files and flags, in the order given. Example usage:
 $ python train.py config/finetune_lyrics.py --batch_size=32 --compile=False
 
-This file is executed inside a script, e.g. train.py, with
+This file is executed inside a script, train.py for example, with
 >>> exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
 It is not a module: it overrides the script's own globals, and leaves `config`, a dict of all options, and
 `config_given`, the names of those that the user set. A script's options are the assignments above that line:
     batch_size = 12  # the type is that of the default
-    top_k: int | None = 200  # an annotation says more: None is allowed, too
-    out_dir: str  # without a value: train.py's option of that name, with its default, which stands there alone
-The comment behind an option, and comment lines above it, are what --help prints.
+    top_k: int | None = 200  # an annotation allows more types, here None
+    out_dir: str  # no value: inherits train.py's option and default
+--help prints the comment behind an option and the comment lines above it.
 
-A config file is Python code that is run with all your rights: read a stranger's before you use it. It sets options by
-plain assignments, may compute them and see the values so far, and may have helpers whose names begin with _.
+A config file is Python code that runs with all your rights: read a stranger's before you use it. It sets
+options by plain assignments, can compute them and read the values so far, and can have helpers whose names
+begin with _.
 """
 
 import ast
@@ -25,119 +26,177 @@ import traceback
 import types
 import typing
 
+# The functions below live in the script's globals, where an option may hide a builtin (`compile` of train.py,
+# `format` of export.py). Their own names begin with _, so that they can't collide with an option.
+
+
+class _Option(typing.NamedTuple):
+    """An option as a script's source states it."""
+
+    annotation: str | None
+    default: str | None  # the expression; None: train.py's
+    comment: str  # behind it, on the same line
+    above: list[str]  # the comment lines above it
+
+
+class _Assignments(dict):
+    """A namespace that remembers which names were assigned in it, in order."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.assigned = {}
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        self.assigned[key] = True
+
+
+def _fail(message):
+    raise SystemExit(f"{os.path.basename(__file__)}: {message}")
+
+
+def _read_options(path):
+    """Return a script's docstring, and {name: _Option} of the assignments above the exec() of this file."""
+    with open(path, encoding='utf-8') as f:
+        source = f.read()
+    tree, lines = ast.parse(source), source.splitlines()
+    options, last_line = {}, 0
+
+    def is_rule_or_blank(line):
+        return line == '' or line.startswith('# -')
+
+    for node in tree.body:
+        is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+        if is_call and 'configurator.py' in ast.unparse(node):
+            break
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            annotation = getattr(node, 'annotation', None)
+            options[target.id] = _Option(
+                annotation=annotation and ast.unparse(annotation),
+                default=node.value and ast.unparse(node.value),
+                comment=lines[node.end_lineno - 1][node.end_col_offset :].partition('#')[2].strip(),
+                above=[line[2:] for line in lines[last_line : node.lineno - 1] if not is_rule_or_blank(line)])
+        last_line = node.end_lineno
+    return ast.get_docstring(tree), options
+
+
+def _allowed_types(option, value):
+    """Return the types that an option may have, a tuple, by its annotation or else by its default `value`."""
+    kind = eval(option.annotation, globals()) if option.annotation else type(value)
+    return typing.get_args(kind) or (kind,)
+
+
+def _type_names(allowed):
+    return ' or '.join('None' if kind is type(None) else kind.__name__ for kind in allowed)
+
+
+def _parse_flag(text, allowed):
+    """Return a flag's value. A string option takes the text as it is: --start=123 gives '123'."""
+    is_none = text == 'None' and type(None) in allowed
+    if str in allowed and not is_none:
+        return text
+    try:
+        return ast.literal_eval({'true': 'True', 'false': 'False'}.get(text, text))
+    except Exception:  # literal_eval() raises several
+        return text  # a str, which _check_type() refuses
+
+
+def _check_type(key, value, allowed, where):
+    """Return the value, an int as a float where only that is allowed; exit if its type is not allowed."""
+    if type(value) is int and float in allowed and int not in allowed:
+        value = float(value)
+    if type(value) not in allowed:  # exactly: True is no int here
+        _fail(f"{where}: {key} expects {_type_names(allowed)}, but {value!r} is {type(value).__name__}")
+    return value
+
+
+def _check_known(key, known, where):
+    if key not in known:
+        nearest = difflib.get_close_matches(key, known, n=1)
+        script = os.path.basename(__file__)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"'python {script} --help' lists them all"
+        _fail(f"{where}: there is no option '{key}'; {hint}")
+
+
+def _run_config_file(path, values):
+    """Run a config file, which sees `values`; return {name: value} of its assignments, helpers left out."""
+    namespace = _Assignments(values)
+    try:
+        with open(path, encoding='utf-8') as f:
+            exec(builtins.compile(f.read(), path, 'exec'), namespace)
+    except OSError as e:
+        _fail(f"can't read the config file {path}: {e.strerror}")
+    except Exception as e:
+        frames = reversed(traceback.extract_tb(e.__traceback__))
+        line = next((frame.lineno for frame in frames if frame.filename == path), None)
+        line = line or getattr(e, 'lineno', '?')  # a SyntaxError has no frame in the file
+        _fail(f"{path}, line {line}: {type(e).__name__}: {getattr(e, 'msg', e)}")
+
+    def is_helper(key):
+        return key.startswith('_') or callable(namespace[key]) or isinstance(namespace[key], types.ModuleType)
+
+    return {key: namespace[key] for key in namespace.assigned if not is_helper(key)}
+
+
+def _print_help(about, options, allowed, values):
+    print(about, "\n\nConfig files and options (--key=value), in any order; the last one wins:")
+    for key, option in options.items():
+        if option.above:
+            print(*(f"\n{line}" for line in option.above), sep='')
+        types_and_comment = f"{_type_names(allowed[key])}; {option.comment}".rstrip('; ')
+        print(f"  --{key}={values[key]!r}".ljust(40), types_and_comment)
+    print("\nA config file (config/*.py) is Python code that is run with all your rights: "
+          "read a stranger's first.")
+
 
 def _configure(scope, argv):
-    class Assignments(dict):
-        """A namespace that remembers what is assigned in it, in order."""
-
-        def __init__(self, values):
-            super().__init__(values)
-            self.assigned = {}
-
-        def __setitem__(self, key, value):
-            self.assigned[key] = super().__setitem__(key, value)
-
+    """Override the options in `scope` by argv; return {option: value} and the names that argv has set."""
     script = os.path.abspath(scope['__file__'])
-    name, root = os.path.basename(script), os.path.dirname(script)
+    root = os.path.dirname(script)
 
-    def fail(message):
-        raise SystemExit(f"{name}: {message}")
+    # 1) the script's options, and train.py's, whose defaults hold for those without a value
+    about, options = _read_options(script)
+    _, train_options = _read_options(os.path.join(root, 'train.py'))
+    train_values = {}  # as far as this script can compute them; config files may read them
+    for key, option in train_options.items():
+        with contextlib.suppress(NameError):  # GPTConfig, which not every script imports
+            train_values[key] = eval(option.default, scope)
+    for key, option in options.items():
+        if option.default is None:
+            inherited = train_options[key]
+            options[key] = option._replace(
+                annotation=inherited.annotation or option.annotation, default=inherited.default,
+                comment=option.comment or inherited.comment)
+            scope[key] = eval(inherited.default, scope)
+    allowed = {key: _allowed_types(option, scope[key]) for key, option in options.items()}
 
-    def read_options(path):
-        """A script's docstring, and {option: (annotation, default's source, comment, comment lines above)}."""
-        with open(path, encoding='utf-8') as f:
-            source = f.read()
-        tree, lines, options, last = ast.parse(source), source.splitlines(), {}, 0
-        for node in tree.body:
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and 'configurator.py' in ast.unparse(node):
-                break
-            if isinstance(node, ast.Assign | ast.AnnAssign):
-                key = (node.target if isinstance(node, ast.AnnAssign) else node.targets[0]).id
-                comment = lines[node.end_lineno - 1][node.end_col_offset :].partition('#')[2].strip()
-                above = [line[2:] for line in lines[last : node.lineno - 1] if line[:3] not in ('', '# -')]
-                annotation = getattr(node, 'annotation', None)
-                options[key] = (annotation and ast.unparse(annotation), node.value and ast.unparse(node.value), comment, above)
-            last = node.end_lineno
-        return ast.get_docstring(tree), options
-
-    # 1) the script's options, and train.py's, which lends its defaults to those without a value
-    (about, options), (_, lender) = read_options(script), read_options(os.path.join(root, 'train.py'))
-    lent = {}  # train.py's options, as far as this script could compute them, for a file to compute with
-    for key, (_, default, _, _) in lender.items():
-        with contextlib.suppress(NameError):
-            lent[key] = eval(default, scope)
-    kinds = {}  # the types that each option allows
-    for key, (annotation, default, comment, above) in options.items():
-        if default is None:
-            annotation, default = lender[key][0] or annotation, lender[key][1]
-            scope[key] = eval(default, scope)
-            options[key] = (annotation, default, comment or lender[key][2], above)
-        kind = eval(annotation, scope) if annotation else type(scope[key])
-        kinds[key] = typing.get_args(kind) or (kind,)
-
-    def kind_name(key):
-        return ' or '.join('None' if kind is type(None) else kind.__name__ for kind in kinds[key])
-
-    def override(key, value, where):
-        if type(value) is int and float in kinds[key] and int not in kinds[key]:
-            value = float(value)
-        if type(value) not in kinds[key]:  # exactly: True is no int here
-            fail(f"{where}: {key} expects {kind_name(key)}, but {value!r} is {type(value).__name__}")
-        scope[key] = value
-        given[key] = value
-
-    def parsed(key, text):
-        """A flag's value. A string option takes the text as it is: --start=123 is '123', --start=a=b is 'a=b'."""
-        if str in kinds[key] and not (text == 'None' and type(None) in kinds[key]):
-            return text
-        try:
-            return ast.literal_eval({'true': 'True', 'false': 'False'}.get(text, text))
-        except Exception:  # literal_eval() has several
-            return text  # a str, which override() will refuse
-
-    def check_known(key, where, known):
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean '{nearest[0]}'?" if nearest else f"'python {name} --help' lists them all"
-            fail(f"{where}: there is no option '{key}'; {hint}")
-
-    def run_file(path):
-        path = path if os.path.exists(path) else os.path.join(root, path)  # from any working directory
-        values = Assignments(lent | {key: scope[key] for key in options})
-        try:
-            with open(path, encoding='utf-8') as f:
-                exec(builtins.compile(f.read(), path, 'exec'), values)  # builtins: train.py has an option 'compile'
-        except OSError as e:
-            fail(f"can't read the config file {path}: {e.strerror}")
-        except Exception as e:
-            line = next((t.lineno for t in reversed(traceback.extract_tb(e.__traceback__)) if t.filename == path), None)
-            fail(f"{path}, line {line or getattr(e, 'lineno', '?')}: {type(e).__name__}: {getattr(e, 'msg', e)}")
-        for key in values.assigned:
-            if not key.startswith('_') and not callable(values[key]) and not isinstance(values[key], types.ModuleType):
-                check_known(key, path, [*options, *lender])
-                if key in options:  # one file may serve several scripts: train.py's options are no mistake in it
-                    override(key, values[key], path)
+    if '--help' in argv or '-h' in argv:
+        _print_help(about, options, allowed, scope)
+        raise SystemExit(0)
 
     # 2) overrides, in the order given
     given = {}
-    if '--help' in argv or '-h' in argv:
-        print(about, "\n\nConfig files and options (--key=value), in any order; the last one wins:")
-        for key, (_, _, comment, above) in options.items():
-            print(*(f"\n{line}" for line in above), sep='', end='\n' if above else '')
-            print(f"  --{key}={scope[key]!r}".ljust(40), f"{kind_name(key)}; {comment}".rstrip('; '))
-        print("\nA config file (config/*.py) is Python code that is run with all your rights: read a stranger's first.")
-        raise SystemExit(0)
+
+    def override(key, value, where):
+        scope[key] = given[key] = _check_type(key, value, allowed[key], where)
+
     for arg in argv:
         key, equals, text = arg[2:].partition('=')
         if arg.endswith('.py') and not arg.startswith('-'):
-            run_file(arg)
+            path = arg if os.path.exists(arg) else os.path.join(root, arg)  # from any working directory
+            assigned = _run_config_file(path, train_values | {key: scope[key] for key in options})
+            for key, value in assigned.items():
+                _check_known(key, [*options, *train_options], path)
+                if key in options:  # a file for several scripts may set options that this script lacks
+                    override(key, value, path)
         elif not arg.startswith('--'):
-            fail(f"'{arg}' is neither a config file (config/….py) nor an option (--key=value)")
+            _fail(f"'{arg}' is neither a config file (config/….py) nor an option (--key=value)")
         else:
-            check_known(key, arg, options)
-            if not equals and bool not in kinds[key]:
-                fail(f"{arg} needs a value, as in --{key}={scope[key]}")
-            override(key, parsed(key, text) if equals else True, arg)
+            _check_known(key, options, arg)
+            if not equals and bool not in allowed[key]:
+                _fail(f"{arg} needs a value, as in --{key}={scope[key]}")
+            override(key, _parse_flag(text, allowed[key]) if equals else True, arg)
     if given and os.environ.get('RANK', '0') == '0':  # of several processes, one prints
         shown = given | {key: '…' for key in given if key == 'password'}
         print("Overriding: " + ", ".join(f"{key} = {value!r}" for key, value in shown.items()), flush=True)

@@ -46,7 +46,8 @@ def script(tmp_path):
         """The options after a run, a dict; for a failed run, its only line of error."""
         for file, text in (files or {}).items():
             (tmp_path / file).write_text(text)
-        result = subprocess.run([sys.executable, str(tmp_path / name), *args], cwd='/', capture_output=True, text=True)
+        command = [sys.executable, str(tmp_path / name), *args]
+        result = subprocess.run(command, cwd='/', capture_output=True, text=True)
         if result.returncode:
             assert result.returncode == 1
             assert len(result.stderr.strip().splitlines()) == 1, result.stderr
@@ -66,7 +67,7 @@ def script(tmp_path):
     ('--compile', 'compile', True),
     ("--artists=['x', 'y=z']", 'artists', ['x', 'y=z']), ('--artists=[]', 'artists', []),
 ])
-def test_flags(script, flag, key, value):
+def test_flag_sets_its_option_alone(script, flag, key, value):
     config = script(flag)
     assert config[key] == value and type(config[key]) is type(value)
     default = script()
@@ -75,7 +76,8 @@ def test_flags(script, flag, key, value):
 
 @pytest.mark.parametrize('flag, words', [
     ('--batch_size=1.5', ['batch_size expects int', '1.5', 'float']), ('--batch_size=True', ['expects int', 'bool']),
-    ('--batch_size=x', ['expects int', 'str']), ('--batch_size=None', ['expects int']), ('--batch_size=', ['expects int']),
+    ('--batch_size=x', ['expects int', 'str']), ('--batch_size=None', ['expects int']),
+    ('--batch_size=', ['expects int']),
     ('--top_k=1.5', ['expects int or None']), ('--learning_rate=fast', ['expects float', "'fast'"]),
     ('--decay=1', ['expects bool']), ('--artists=a', ['expects list']),
     ('--batchsize=3', ["no option 'batchsize'", "did you mean 'batch_size'"]), ('--batch_size', ['--batch_size=12']),
@@ -83,14 +85,16 @@ def test_flags(script, flag, key, value):
     ('--batch_size={[]:1}', ['expects int']), ('batch_size=3', ['neither']), ('-b', ['neither']),
     ('nowhere.py', ['nowhere.py', 'No such file']), ('--=3', ["no option ''"]),
 ])
-def test_a_mistake_gets_one_line(script, flag, words):
+def test_bad_flag_exits_with_one_line(script, flag, words):
     message = script(flag)
     assert message.startswith('train.py: ') and all(word in message for word in words), message
 
 
-def test_files_and_flags_in_the_order_given(script):
-    files = {'a.py': 'batch_size = 3\nlearning_rate = 1\n', 'b.py': 'batch_size = batch_size * 2\n_helper = 7\nimport math\n'}
-    assert script('a.py', 'b.py', files=files)['batch_size'] == 6  # found beside the script, though run from elsewhere
+def test_the_last_file_or_flag_wins(script):
+    files = {'a.py': 'batch_size = 3\nlearning_rate = 1\n',
+             'b.py': 'batch_size = batch_size * 2\n_helper = 7\nimport math\n'}
+    # found beside the script, though the working directory is another
+    assert script('a.py', 'b.py', files=files)['batch_size'] == 6
     assert script('b.py', 'a.py', files=files)['batch_size'] == 3
     assert script('--batch_size=5', 'a.py', files=files)['batch_size'] == 3
     config = script('a.py', '--batch_size=5', files=files)
@@ -99,16 +103,16 @@ def test_files_and_flags_in_the_order_given(script):
 
 @pytest.mark.parametrize('text, words', [
     ('bach_size = 3', ["no option 'bach_size'", "did you mean 'batch_size'", 'a.py']),
-    ("batch_size = '3'", ['batch_size expects int', 'a.py']), 
+    ("batch_size = '3'", ['batch_size expects int', 'a.py']),
     ('batch_size = 3\nbatch_size = (', ['a.py, line 2', 'SyntaxError']),
     ('batch_size = 3\n\nbatch_size = 1 / 0', ['a.py, line 3', 'ZeroDivisionError']),
 ])
-def test_a_mistake_in_a_file_gets_one_line(script, text, words):
+def test_bad_config_file_exits_with_one_line(script, text, words):
     message = script('a.py', files={'a.py': text})
     assert all(word in message for word in words), message
 
 
-def test_one_file_serves_several_scripts(script):
+def test_config_file_for_several_scripts(script):
     files = {'a.py': 'batch_size = 3\nlearning_rate = 1e-3\n'}
     assert script('a.py', name='other.py', files=files) == dict(steps=3, batch_size=3, out_dir='out')
     assert script(name='other.py')['batch_size'] == 12  # train.py's default
@@ -116,8 +120,8 @@ def test_one_file_serves_several_scripts(script):
     assert 'no option' in script('c.py', name='other.py', files={'c.py': 'larning_rate = 1e-3'})
 
 
-def test_a_file_may_compute(script):
-    """With train.py's options in another script, with helpers, with comprehensions; what it only reads stays as it is."""
+def test_config_file_may_compute(script):
+    """A config file may use helpers, comprehensions and, in any script, train.py's options; reading sets nothing."""
     text = """import math
 _parts = [3, 4]
 def helper(x):
@@ -133,7 +137,7 @@ for _i in range(2):
     assert script('c.py', name='other.py', files={'c.py': text}) == dict(steps=3, batch_size=9, out_dir='out')
 
 
-def test_help_has_defaults_and_comments(script):
+def test_help_shows_defaults_types_and_comments(script):
     text = script('--help')
     for words in ('Train it.', 'files\n', "--out_dir='out'", 'where it goes', 'numbers\n', '--batch_size=12', 'int; rows',
                   '--top_k=200', 'int or None; None: all', 'Python code'):
