@@ -8,6 +8,25 @@ import os
 import shutil
 from pathlib import Path
 
+# What training uses and bench/estimate.py computes with; it is here because the latter imports no torch.
+LOGITS_CHUNK = 2**24  # logits that exist at a time in training, 64 MB in float32
+# Dense peak in FLOP/s, with accumulation in float32, by the makers' data sheets: of float16 and bfloat16, and of
+# float32 (as TF32 where there is one)
+GPU_PEAKS = {
+    'H200': (989e12, 494e12),
+    'H100 PCIe': (756e12, 378e12),
+    'H100 NVL': (835e12, 417e12),
+    'H100': (989e12, 494e12),
+    'A100': (312e12, 156e12),
+    'A10G': (70e12, 35e12),
+    'L40S': (362e12, 183e12),
+    'L4': (121e12, 60e12),
+    'V100': (125e12, 15.7e12),
+    'T4': (65e12, 8.1e12),
+    'RTX 4090': (165e12, 82.6e12),
+    'RTX 3090': (71e12, 35.6e12),
+}
+
 
 class UserError(SystemExit):
     """A mistake the user can mend, as one line that says what to do next.

@@ -2,9 +2,7 @@
 
 import torch
 
-from nanorap.common import ceil_div
-
-CHUNK = 2**24  # logits that exist at a time in training, 64 MB in float32
+from nanorap.common import LOGITS_CHUNK, ceil_div
 
 
 class ChunkedLoss(torch.autograd.Function):
@@ -22,7 +20,7 @@ class ChunkedLoss(torch.autograd.Function):
         needs_x, needs_weight = ctx.needs_input_grad[:2]
         grad_x, w = torch.empty_like(x), weight.to(dtype)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        total, n_chunks = 0.0, ceil_div(x.size(0) * weight.size(0), CHUNK)
+        total, n_chunks = 0.0, ceil_div(x.size(0) * weight.size(0), LOGITS_CHUNK)
         # one buffer for all chunks, and almost all in place: memory that is fresh from the system is slow
         buffer = x.new_empty(ceil_div(x.size(0), n_chunks), weight.size(0), dtype=dtype)
         for chunk, target, grad_chunk in zip(*(t.chunk(n_chunks) for t in (x, targets, grad_x)), strict=True):

@@ -18,16 +18,9 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 
-from nanorap.common import UserError
+from nanorap.common import GPU_PEAKS, UserError
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-# dense peak with fp32 accumulation in FLOP/s for (float16 and bfloat16, float32 as TF32 or plain), by the makers' data sheets
-GPU_PEAKS = {
-    'H200': (989e12, 494e12), 'H100 PCIe': (756e12, 378e12), 'H100 NVL': (835e12, 417e12), 'H100': (989e12, 494e12),
-    'A100': (312e12, 156e12),
-    'A10G': (70e12, 35e12), 'L40S': (362e12, 183e12), 'L4': (121e12, 60e12), 'V100': (125e12, 15.7e12),
-    'T4': (65e12, 8.1e12), 'RTX 4090': (165e12, 82.6e12), 'RTX 3090': (71e12, 35.6e12),
-}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def plain(x, weight, targets, softcap):
 @pytest.mark.parametrize('chunk', [1, 500, 10**9], ids=['a row', '10 rows', 'all'])
 @pytest.mark.parametrize('frozen', [None, 'x', 'weight'])
 def test_equals_cross_entropy(monkeypatch, softcap, chunk, frozen):
-    monkeypatch.setattr(room, 'CHUNK', chunk)
+    monkeypatch.setattr(room, 'LOGITS_CHUNK', chunk)
     x, weight, targets = tensors(23)
     trained = [t.requires_grad_(name != frozen) for name, t in (('x', x), ('weight', weight)) if name != frozen]
     if frozen:
@@ -36,7 +36,7 @@ def test_equals_cross_entropy(monkeypatch, softcap, chunk, frozen):
 
 
 def test_in_bfloat16_gradients_add_up_in_float32(monkeypatch):
-    monkeypatch.setattr(room, 'CHUNK', 50 * 7)
+    monkeypatch.setattr(room, 'LOGITS_CHUNK', 50 * 7)
     x, weight, targets = tensors(700)
     with torch.autocast('cpu', torch.bfloat16):
         ours = ChunkedLoss.apply(x, weight, targets, None)

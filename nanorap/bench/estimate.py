@@ -7,13 +7,11 @@ What they leave out: the CUDA context, fragments, the workspaces of kernels. The
 
 from typing import NamedTuple
 
-from nanorap.common import UserError, ceil_div
-from nanorap.loss import CHUNK
-from nanorap.runtime import GPU_PEAKS
+from nanorap.common import GPU_PEAKS, LOGITS_CHUNK, UserError, ceil_div
 
 
 class GPU(NamedTuple):
-    peaks: str  # its line in runtime.GPU_PEAKS
+    peaks: str  # its line in common.GPU_PEAKS
     memory: float  # bytes, as sold
     link: float  # bytes/s in one direction between two GPUs of a node: half of what data sheets call NVLink or PCIe bandwidth
     network: float | None = None  # bytes/s a GPU sends to other nodes, in the maker's own nodes; None: there are none
@@ -102,7 +100,7 @@ def block_activations(c, job):
 def loss_memory(c, job):
     """(bytes at work, bytes kept for the backward) of ChunkedLoss: never the logits of all tokens."""
     n, h = job.batch_size * job.T, 2 if job.half else 4
-    n_chunks = ceil_div(n * c.vocab_size, CHUNK)
+    n_chunks = ceil_div(n * c.vocab_size, LOGITS_CHUNK)
     # logits, of which the gradient takes the place; in half precision both are in fp32 besides; a softcap's derivative
     per_logit = 4 + (4 if job.half else 0) + (12 if c.logit_softcap else 0)
     kept = 4 * n * c.n_embd + 4 * c.vocab_size * c.n_embd  # the gradients of x and of the head
