@@ -14,6 +14,7 @@ from itertools import groupby
 
 from nanorap.rap.phonemes import vowels
 from nanorap.rap.rhyme import NOT_WORDS, WEAK, WORD, label, rhymes, spans, syllables, without_ad_lib
+from nanorap.rap.sections import starts_with_bracket
 
 # light enough for dark terminals, dark enough for light ones; the page's are the same
 COLOURS = 'e6194b 3cb44b 4363d8 f58231 911eb4 00a0a0 d03fc0 9a8000 4f9ee8 9a6324 808000 e06c75'.split()
@@ -24,7 +25,7 @@ def rhyme_spans(text, multisyllabic=False):
     that rhyme perfectly with one of them. multisyllabic: the words before a line's last, too, into which its rhyme reaches."""
     found, first, offset = [], 0, 0
     lines = text.split('\n')
-    for plain, group in groupby(lines, key=lambda line: bool(line.strip()) and not line.lstrip().startswith('[')):
+    for plain, group in groupby(lines, key=lambda line: bool(line.strip()) and not starts_with_bracket(line)):
         stanza = '\n'.join(group)
         if plain:
             ends, numbers = spans(stanza), {}
@@ -80,7 +81,7 @@ def annotate(text):
         block, letters, start = lines[i : i + BLOCK], {}, 0
         marks = rhyme_spans('\n'.join(block), multisyllabic=True)
         for line in block:
-            if not line.strip() or line.lstrip().startswith('['):
+            if not line.strip() or starts_with_bracket(line):
                 letters = {}
             end = start + len(line)
             own = [(a - start, b - start, first + number, internal) for a, b, number, internal in marks if start <= a < end]

@@ -17,8 +17,8 @@ import numpy as np
 
 from nanorap.common import UserError
 from nanorap.dataset import read_documents, read_meta, read_split
+from nanorap.rap.sections import HEADER_LINE, SONG_HEADER
 
-HEADER = re.compile(r'^\s*\[[^\]\n]*\]\s*$', re.M)
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 ANCHOR = 4  # words: a copied run is found by its first so many, and a shorter one is no copy
 SIZES = (4, 8, 12)
@@ -26,7 +26,7 @@ SIZES = (4, 8, 12)
 
 def split_words(text):
     """The words, in lower case: "Runnin’, [yo]" -> ["runnin", "yo"]."""
-    return WORD.findall(HEADER.sub(blank, text).lower().replace('’', "'")) if text else []
+    return WORD.findall(HEADER_LINE.sub(blank, text).lower().replace('’', "'")) if text else []
 
 
 def blank(match):
@@ -181,7 +181,7 @@ def copied_lines(songs, text, least=8):
 
 def line_of(text, number):
     """The line in which word `number` stands."""
-    text = HEADER.sub(blank, text)
+    text = HEADER_LINE.sub(blank, text)
     word = next(match for k, match in enumerate(WORD.finditer(text)) if k == number)
     return text[text.rfind('\n', 0, word.start()) + 1 :].partition('\n')[0].strip()
 
@@ -199,5 +199,5 @@ def song_names(data_dir, songs):
     for entry in read_documents(path) if path.exists() else ():
         if 'song_name' in entry and 'artist_name' in entry:
             names[entry['text'].strip()] = f"“{entry['song_name']}” by {entry['artist_name']}"
-    plain = (re.sub(r'^(\[(Artist|Title): [^\n]*\]\n)+', '', text).strip() for text in songs.texts)
+    plain = (SONG_HEADER.sub('', text).strip() for text in songs.texts)
     return [names.get(text, f"training song {number}") for number, text in enumerate(plain, 1)]

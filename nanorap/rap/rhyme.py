@@ -17,11 +17,12 @@ from itertools import groupby
 from typing import NamedTuple
 
 from nanorap.rap.phonemes import phonemes, vowels, with_vowels
+from nanorap.rap.sections import HEADER_LINE
 
 # ---- words and the ends of lines
 
 # a header such as [Hook] is no word, and neither is a line's number in the margin, far from the text
-NOT_WORDS = re.compile(r'^\s*\[[^\]\n]*\]\s*$|(?:[ \t]{2,}|\t)\d+[ \t\r]*$', re.M)
+NOT_WORDS = re.compile(rf'{HEADER_LINE.pattern}|(?:[ \t]{{2,}}|\t)\d+[ \t\r]*$', re.M)
 WORD = re.compile(r"['’]?[^\W_]+(?:['’-]+[^\W_]+)*['’]?")
 AD_LIB = re.compile(r"\(\W*[\w'’]+(?:\W+[\w'’]+)?\W*\)\W*$")
 # words that verse leaves unstressed, so that a rhyme may begin before them: poet / know it

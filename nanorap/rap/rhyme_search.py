@@ -24,7 +24,8 @@ from nanorap.common import UserError
 from nanorap.generate import sample_next
 from nanorap.rap.phonemes import lexicon
 from nanorap.rap.rhyme import WEAK, line_end, rhymes, split_words, syllables
-from nanorap.rap.scheme import HEADER, Endings, Section, check_scheme
+from nanorap.rap.scheme import Endings, Section, check_scheme
+from nanorap.rap.sections import OPEN_HEADER_LINE
 
 CANDIDATES = 4  # rows a sample
 LONGEST = 32  # tokens of a line
@@ -276,7 +277,7 @@ class Verse:
     def is_line(self, draft):
         """Whether it isn't blank, and no section header."""
         text = self.text_of(draft.ids)
-        return bool(text.strip()) and not HEADER.match(text)
+        return bool(text.strip()) and not OPEN_HEADER_LINE.match(text)
 
     def line(self, k, steered, ids, logprobs):
         text = self.text_of(ids).rstrip('\n')

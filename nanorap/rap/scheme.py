@@ -12,8 +12,7 @@ import statistics
 from nanorap.common import UserError
 from nanorap.rap.phonemes import lexicon, phonemes, with_vowels
 from nanorap.rap.rhyme import WEAK, line_end, rhyme_parts, rhymes, syllables
-
-HEADER = re.compile(r'\s*\[[^\]\n]*\]?\s*$')
+from nanorap.rap.sections import OPEN_HEADER_LINE
 
 
 def rhyming_sounds(sounds):
@@ -62,7 +61,7 @@ class Section:
         self.open = text.split('\n')[-1]  # a line that the prompt leaves to be gone on with
 
     def add(self, line):
-        if not line.strip() or HEADER.match(line):
+        if not line.strip() or OPEN_HEADER_LINE.match(line):
             self.lines = []
         else:
             self.lines.append(line)
@@ -96,7 +95,7 @@ def rhyme_counts(text, scheme):
     A line's pair is the nearest line before it with the same letter."""
     section, pairs = Section(scheme, ''), []
     for line in text.split('\n'):
-        if line.strip() and not HEADER.match(line):
+        if line.strip() and not OPEN_HEADER_LINE.match(line):
             pairs += [(partner, line) for partner in section.partners()[:1]]
         section.add(line)
     return len(pairs), sum(bool(rhymes(*pair)) for pair in pairs), sum(perfect(*pair) for pair in pairs)

@@ -1,18 +1,47 @@
-"""The grammar of section headers, [Verse 1]: which names there are, and what can be counted of a song's form."""
+"""The grammar of section headers, [Verse 1]: their names, patterns that recognise them, measures of a song's form.
+
+Cleaning writes these headers, training texts hold them, generation and evaluation recognise them. No torch.
+"""
 
 import re
 
-HEADER = re.compile(r'^\s*\[([^\]\n]*)\]\s*$')
-SECTIONS = re.compile(r"(intro|verse|pre-?chorus|post-?chorus|chorus|hook|pre-?hook|refrain|bridge|interlude|breakdown|break|"
-                      r"skit|part|outro|drop|instrumental|build|artist|title)\b[^\[\]]*", re.I)
+# the names that cleaning writes and evaluation accepts
+SECTION_NAMES = (
+    'Intro', 'Verse', 'Pre-Chorus', 'Chorus', 'Post-Chorus', 'Pre-Hook', 'Hook', 'Post-Hook', 'Refrain', 'Bridge',
+    'Interlude', 'Instrumental', 'Breakdown', 'Break', 'Drop', 'Build', 'Beat Switch', 'Outro', 'Skit', 'Part',
+    'Segue', 'Spoken', 'Sample', 'Ad-Libs', 'Freestyle', 'Vamp', 'Chant', 'Transition', 'Prelude', 'Epilogue',
+    'Non-Lyrical Vocals')
+NAME_PATTERN = '|'.join(SECTION_NAMES)
+
+# a line that is a section header, or any other text in brackets; the group is what the brackets hold
+HEADER_LINE = re.compile(r'^\s*\[([^\]\n]*)\]\s*$', re.MULTILINE)
+# the same while a model is still writing it: the closing bracket may be missing
+OPEN_HEADER_LINE = re.compile(r'\s*\[[^\]\n]*\]?\s*$')
+# a header exactly as cleaning writes it: [Verse], [Verse 2], [Part II], [Verse 2: Tilly Ohm]
+CANONICAL_HEADER = re.compile(rf'\[({NAME_PATTERN})(?: (?:\d+|[IVX]+))?(?:: [^\[\]\n]+)?\]')
+# the lines [Artist: …] and [Title: …] that a text begins with if its data was prepared with --header
+SONG_HEADER = re.compile(r'\A(?:\[(?:Artist|Title): [^\n]*\]\n)+')
+# what a valid header may hold: a section's name, in any case and with or without its hyphen, or artist or title; then
+# anything but brackets
+VALID_HEADER = re.compile(rf'(?:{NAME_PATTERN.replace("-", "-?")}|artist|title)\b[^\[\]]*', re.IGNORECASE)
+
+
+def starts_with_bracket(line):
+    """Return whether a line starts like a header; unlike HEADER_LINE, whatever follows."""
+    return line.lstrip().startswith('[')
 
 
 def structure(text, cut=False):
-    """What can be counted of a song's form, a dict. valid: whether it has section headers, and no other line in brackets;
-    repeated_lines: the share of lines that stood before; cut: whether it stopped in the middle of a song."""
+    """Measure a song's form; return a dict of numbers.
+
+    valid: 1 if the text has section headers and every line in brackets is one; lines_per_section: of lines that
+    are not in brackets; repeated_lines: the share of these that stood before; empty: 1 if there are none; cut: 1 if
+    the text stopped in the middle of a song, which the caller has to know.
+    """
     lines = [line.strip() for line in text.split('\n') if line.strip()]
-    headers = [match[1] for line in lines if (match := HEADER.match(line))]
-    sung = [line.lower() for line in lines if not HEADER.match(line)]
-    return dict(valid=float(bool(headers) and all(SECTIONS.fullmatch(name.strip()) for name in headers)), sections=len(headers),
-                lines_per_section=len(sung) / max(1, len(headers)),
-                repeated_lines=1 - len(set(sung)) / len(sung) if sung else 0.0, empty=float(not sung), cut=float(cut))
+    headers = [match[1].strip() for line in lines if (match := HEADER_LINE.match(line))]
+    lyrics = [line.lower() for line in lines if not HEADER_LINE.match(line)]
+    valid = bool(headers) and all(VALID_HEADER.fullmatch(header) for header in headers)
+    return dict(
+        valid=float(valid), sections=len(headers), lines_per_section=len(lyrics) / max(1, len(headers)),
+        repeated_lines=1 - len(set(lyrics)) / len(lyrics) if lyrics else 0.0, empty=float(not lyrics), cut=float(cut))
