@@ -1,4 +1,4 @@
-"""The grammar of section headers, [Verse 1]: their names, patterns that recognise them, measures of a song's form.
+"""The grammar of section headers such as [Verse 1]: their names, their patterns, measures of a song's form.
 
 Cleaning writes these headers, training texts hold them, generation and evaluation recognise them. No torch.
 """
@@ -7,10 +7,10 @@ import re
 
 # the names that cleaning writes and evaluation accepts
 SECTION_NAMES = (
-    'Intro', 'Verse', 'Pre-Chorus', 'Chorus', 'Post-Chorus', 'Pre-Hook', 'Hook', 'Post-Hook', 'Refrain', 'Bridge',
-    'Interlude', 'Instrumental', 'Breakdown', 'Break', 'Drop', 'Build', 'Beat Switch', 'Outro', 'Skit', 'Part',
-    'Segue', 'Spoken', 'Sample', 'Ad-Libs', 'Freestyle', 'Vamp', 'Chant', 'Transition', 'Prelude', 'Epilogue',
-    'Non-Lyrical Vocals')
+    'Intro', 'Verse', 'Pre-Chorus', 'Chorus', 'Post-Chorus', 'Pre-Hook', 'Hook', 'Post-Hook', 'Refrain',
+    'Bridge', 'Interlude', 'Instrumental', 'Breakdown', 'Break', 'Drop', 'Build', 'Beat Switch', 'Outro',
+    'Skit', 'Part', 'Segue', 'Spoken', 'Sample', 'Ad-Libs', 'Freestyle', 'Vamp', 'Chant', 'Transition', 'Prelude',
+    'Epilogue', 'Non-Lyrical Vocals')
 NAME_PATTERN = '|'.join(SECTION_NAMES)
 
 # a line that is a section header, or any other text in brackets; the group is what the brackets hold
@@ -21,8 +21,8 @@ OPEN_HEADER_LINE = re.compile(r'\s*\[[^\]\n]*\]?\s*$')
 CANONICAL_HEADER = re.compile(rf'\[({NAME_PATTERN})(?: (?:\d+|[IVX]+))?(?:: [^\[\]\n]+)?\]')
 # the lines [Artist: …] and [Title: …] that a text begins with if its data was prepared with --header
 SONG_HEADER = re.compile(r'\A(?:\[(?:Artist|Title): [^\n]*\]\n)+')
-# what a valid header may hold: a section's name, in any case and with or without its hyphen, or artist or title; then
-# anything but brackets
+# what a valid header may hold: a section's name in any case, with or without its hyphen, or artist or title;
+# then anything but brackets
 VALID_HEADER = re.compile(rf'(?:{NAME_PATTERN.replace("-", "-?")}|artist|title)\b[^\[\]]*', re.IGNORECASE)
 
 
@@ -34,14 +34,20 @@ def starts_with_bracket(line):
 def structure(text, cut=False):
     """Measure a song's form; return a dict of numbers.
 
-    valid: 1 if the text has section headers and every line in brackets is one; lines_per_section: of lines that
-    are not in brackets; repeated_lines: the share of these that stood before; empty: 1 if there are none; cut: 1 if
-    the text stopped in the middle of a song, which the caller has to know.
+    valid: 1.0 if the text has section headers and every line in brackets is one
+    sections, lines_per_section: the headers; the other lines per header
+    repeated_lines: the share of these other lines that stood before
+    empty: 1.0 if there are no other lines
+    cut: 1.0 if the text stopped in the middle of a song, which the caller has to know
     """
     lines = [line.strip() for line in text.split('\n') if line.strip()]
     headers = [match[1].strip() for line in lines if (match := HEADER_LINE.match(line))]
     lyrics = [line.lower() for line in lines if not HEADER_LINE.match(line)]
     valid = bool(headers) and all(VALID_HEADER.fullmatch(header) for header in headers)
     return dict(
-        valid=float(valid), sections=len(headers), lines_per_section=len(lyrics) / max(1, len(headers)),
-        repeated_lines=1 - len(set(lyrics)) / len(lyrics) if lyrics else 0.0, empty=float(not lyrics), cut=float(cut))
+        valid=float(valid),
+        sections=len(headers),
+        lines_per_section=len(lyrics) / max(1, len(headers)),
+        repeated_lines=1 - len(set(lyrics)) / len(lyrics) if lyrics else 0.0,
+        empty=float(not lyrics),
+        cut=float(cut))
