@@ -8,7 +8,7 @@ from conftest import ONE_THREAD, generate_ids, randomise_matrices, run, torchrun
 
 from model import GPT, GPTConfig
 from nanorap.bench import estimate
-from nanorap.bench.baselines import peers
+from nanorap.bench.baselines import other_programs
 from nanorap.bench.measurements import Figures, exponent
 from nanorap.common import UserError
 
@@ -59,7 +59,7 @@ def test_mistakes(tmp_path):
 
     (tmp_path / 'a.json').write_text('[]')
     assert 'what bench.py --json=FILE writes' in message(f'--compare={tmp_path / "a.json"}')
-    assert 'choose one of A100-40GB' in message('--estimate=True', '--gpu=A100')
+    assert 'choose one of A100-40GB' in message('--mode=estimate', '--gpu=A100')
 
 
 def test_verdicts(tmp_path, capsys):
@@ -85,7 +85,7 @@ def test_peers_write_the_same(tmp_path, bias, capsys):
     model = randomise_matrices(GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=32, vocab_size=64, bias=bias)))
     prompt = [3, 1, 4, 1, 5]
     ours = generate_ids(model, prompt, max_new_tokens=8, temperature=0)[0]
-    calls = peers(model, tmp_path, [prompt] * 2, 8, 'cpu', dict(float32=torch.float32))
+    calls = other_programs(model, tmp_path, [prompt] * 2, 8, 'cpu', dict(float32=torch.float32))
     assert calls['transformers float32']().tolist() == [prompt + ours] * 2
     if 'CTranslate2 float32' in calls:
         assert [[int(token) for token in result.sequences[0]] for result in calls['CTranslate2 float32']()] == [ours] * 2
@@ -191,10 +191,10 @@ def test_on_paper_by_hand():
 
 
 def test_report_and_table():
-    """What --estimate=True prints (the README's tests run it as a script)."""
+    """What --mode=estimate prints (the README's tests run it as a script)."""
     machine, job = estimate.Machine('A100-40GB', 8, None, 0.3), estimate.Job(12, 1024)
     text = '\n'.join(estimate.report(dict(scratch=gpt2()), job, machine, [8], 480, 600_000))
-    for words in ('124.37M', '0.8548 GFLOPs', '491,520 tokens', '3.90 days', 'MFU of 30%', '0.87 GB a GPU and step'):
+    for words in ('124.37M', '0.8548 GFLOPs', '491,520 tokens', '3.90 days', 'MFU of 30%', '0.87 GB per GPU and step'):
         assert words in text
     assert 'does not fit' not in text
     assert 'does not fit' in list(estimate.report(dict(a=gpt2()), job._replace(batch_size=240), machine, [1], 480, 1))[-1]
