@@ -1,4 +1,4 @@
-"""cleaning.py and sections.py: each rule, where it must leave a lyric alone, and the shipped songs under every kind of junk."""
+"""cleaning.py and headers.py: each rule, where it must leave a lyric alone, and the shipped songs under every kind of junk."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(ROOT / 'data/lyrics/data_generator'))
 import cleaning  # noqa: E402
-import sections  # noqa: E402
+import headers  # noqa: E402
 from cleaning import clean  # noqa: E402
 
 DEMO = [json.loads(path.read_text(encoding='utf-8')) for path in sorted((ROOT / 'data/lyrics/demo').glob('*/*.json'))]
@@ -297,7 +297,7 @@ def test_repeats():
                                                                                                 'We go\nWe go\nWe go'),
            ('[Hook]\nWe go\nx2', '[Hook]\nWe go\nWe go')])
     check([(text, text) for text in ['x2 the money\nmy BMW X5', 'I did it 2x', 'she told me (twice)', 'I (x2) ride']])
-    assert clean('We go (x99)').count('We go') == sections.MOST_TIMES
+    assert clean('We go (x99)').count('We go') == headers.MAX_REPEATS
 
 
 def test_stubs():
@@ -310,7 +310,7 @@ def test_stubs():
            ('[Hook 1]\nWe go\n\n[Hook 2]\nWe stay\n\n[Hook 1]', '[Hook 1]\nWe go\n\n[Hook 2]\nWe stay\n\n[Hook 1]\nWe go')])
     check([(text, text) for text in [f'[Instrumental]\n\n{RIDE}', f'{RIDE}\n\n[Beat Switch]\n\n[Verse 2]\nWe go',
                                      f'[Part II]\n\n{RIDE}']])
-    assert len(clean('[Chorus]\n' + 'we go\n' * 2000 + '[Chorus]\n' * 2000)) < 3 * sections.LONGEST
+    assert len(clean('[Chorus]\n' + 'we go\n' * 2000 + '[Chorus]\n' * 2000)) < 3 * headers.MAX_LENGTH
 
 
 def test_pasted_twice():

@@ -16,7 +16,7 @@ GENERATOR = ROOT / 'data/lyrics/data_generator'
 sys.path.insert(0, str(GENERATOR))
 import preprocess  # noqa: E402
 import selection  # noqa: E402
-from sections import fold  # noqa: E402
+from words import fold_letters  # noqa: E402
 
 DEMO = [json.loads(path.read_text(encoding='utf-8')) for path in sorted((ROOT / 'data/lyrics/demo').glob('*/*.json'))]
 WORDS = sorted({word for song in DEMO for word in selection.words_of(song['lyrics']) if len(word) > 2})
@@ -80,14 +80,14 @@ def reasons(report):
     ('The Book of Tilly', ''), ('Chapter One', ''), ('Scripted (Live)', ''), ('Extra Credit', ''), ('Translation', ''),
     ('Track List of My Ex (Freestyle)', '')])
 def test_what_a_title_says(title, kind):
-    assert selection.title_says(title, 'Tilly Ohm') == kind
+    assert selection.kind_by_title(title, 'Tilly Ohm') == kind
 
 
 @pytest.mark.parametrize('artist', ['Genius English Translations', 'Genius Brasil Traduções', 'Genius Türkçe Çeviri',
                                     'Genius Romanizations', 'Polskie tłumaczenia Genius', 'Genius traductions françaises'])
 def test_accounts_of_translators(artist):
-    assert selection.title_says('Tilly Ohm - Night Bus', artist) == 'translation'
-    assert selection.title_says('Night Bus', 'GZA/Genius') == ''
+    assert selection.kind_by_title('Tilly Ohm - Night Bus', artist) == 'translation'
+    assert selection.kind_by_title('Night Bus', 'GZA/Genius') == ''
 
 
 TRACKS = '1. Intro\n2. Night Bus\n3. Red Kettle (feat. A)\n4. Outro\n5. Rain'
@@ -108,7 +108,7 @@ SCRIPT = '\n'.join(f'{"TILLY" if turn % 2 else "HOST"}: Well, it all began long 
     ('Side A\nNight Bus 3:45\nRed Kettle - 2:10\nRain (4:01)\nSnow 12:00\nHail 1:11', 'tracklist'), (CREDITS, 'credits'),
     (PROSE, 'script, interview or book'), (SCRIPT, 'script, interview or book')])
 def test_what_a_text_says(text, kind):
-    assert selection.text_says(text, 'Night Bus') == kind
+    assert selection.kind_by_text(text, 'Night Bus') == kind
 
 
 def test_songs_that_look_like_none():
@@ -119,8 +119,8 @@ def test_songs_that_look_like_none():
                  'Tilly: yo\nNori: yo\n' * 9,
                  'Tilly: I ride the bus\nNori: and so do I\n' * 6 + 'Tilly: ' + 'yeah ' * 31,
                  'one\ntwo\nthree\nfour\nfive\n' + lines(4, 4), 'lyrics are not my thing\n' + lines(5, 8)]:
-        assert selection.text_says(text, 'Credits') == ''
-    assert not any(selection.text_says(each['lyrics'], each['title']) for each in DEMO)
+        assert selection.kind_by_text(text, 'Credits') == ''
+    assert not any(selection.kind_by_text(each['lyrics'], each['title']) for each in DEMO)
 
 
 def test_no_songs_are_dropped_with_their_reason(tmp_path):
@@ -364,7 +364,7 @@ def test_the_same_bytes_on_any_number_of_cores(tmp_path):
 
 def test_the_shipped_songs_come_out_as_they_are(tmp_path):
     for each in DEMO:
-        save(tmp_path / 'json', each, artist=fold(each['artist']).replace(' ', '-'))
+        save(tmp_path / 'json', each, artist=fold_letters(each['artist']).replace(' ', '-'))
     kept, report = result(tmp_path)
     assert {title: entry['text'] for title, entry in kept.items()} == {each['title']: each['lyrics'] for each in DEMO}
     assert report['changed'] == report['dropped'] == {} and report['groups'] == len(DEMO) == 108
