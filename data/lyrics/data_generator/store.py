@@ -1,4 +1,4 @@
-"""What the crawler keeps on disk, each file whole or not there, and the names of artists as the user and the disk have them."""
+"""The files of crawl.py, each whole or absent, and the names of artists on disk and on a terminal."""
 
 import contextlib
 import hashlib
@@ -10,35 +10,28 @@ import unicodedata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-from nanorap.common import UserError  # noqa: E402
-
-
-def fold(name):
-    """Letters and digits alone, without case and accents; a name of nothing but signs stays as it is."""
-    plain = unicodedata.normalize('NFKD', unicodedata.normalize('NFKD', name).casefold())
-    plain = plain.translate(str.maketrans({'ø': 'o', 'ł': 'l', 'đ': 'd', 'ð': 'd', 'æ': 'ae', 'œ': 'oe', 'ı': 'i', 'þ': 'th'}))
-    # other scripts write vowels as marks: those stay, only the accents of Latin, Greek and Cyrillic go
-    return ''.join(c for c in plain if c.isalnum() or unicodedata.category(c)[0] == 'M' and c > '\u036f') or plain.strip()
+from nanorap.common import UserError, replaced_file
 
 
 def slug(name):
-    """A folder name: readable ASCII, with a hash of the whole name unless the readable part gives the name back."""
+    """Return a folder name: readable ASCII, and a hash of the name unless the readable part identifies it."""
     ascii_name = unicodedata.normalize('NFKD', name).encode('ascii', 'ignore').decode().lower()
     readable = re.sub(r'[^a-z0-9]+', '-', ascii_name).strip('-')[:50].strip('-')
     # Windows keeps con, nul, com1 ... for its devices
     reserved = re.fullmatch(r'con|prn|aux|nul|com\d|lpt\d', readable)
     if readable and name == readable.replace('-', ' ').title() and not reserved:
         return readable
-    return f'{readable or "artist"}-{hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]}'
+    digest = hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]
+    return f'{readable or "artist"}-{digest}'
 
 
-def plain(text):
-    """Text of a stranger on one line of a terminal, without control characters."""
-    return ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())
+def printable(text):
+    """Return text that somebody else wrote as one line for a terminal, without control characters."""
+    return ' '.join(''.join(char if char.isprintable() else ' ' for char in text).split())
 
 
-def read_json(path):
-    """The object in a JSON file; {} for a missing or broken one, which is then made again."""
+def read_object(path):
+    """Return the object in a JSON file; {} for a missing or broken one, which is then made again."""
     try:
         value = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError):
@@ -47,26 +40,23 @@ def read_json(path):
 
 
 def write_json(path, value):
-    """All or nothing: a crawl that is cut off, or a disk that is full, leaves no half file under the final name."""
-    temp = path.with_name(path.name + '.tmp')
+    """Write a JSON file; one that is cut off, or meets a full disk, leaves the old file or none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temp, 'wb') as file:
+        with replaced_file(path, 'wb') as file:
             file.write(json.dumps(value, ensure_ascii=False, indent=1).encode('utf-8', 'replace'))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
     except OSError as error:
-        raise UserError(f"crawl.py: can't write {path} ({error.strerror}); make room or give another --data_dir") from None
-    finally:
-        with contextlib.suppress(OSError):  # there is none after a good end
-            temp.unlink()
+        message = f"crawl.py: can't write {path} ({error.strerror}); make room or give another --data_dir"
+        raise UserError(message) from None
 
 
-def claim(data_dir):
-    """Makes the folder this crawl's own until it ends: two in one folder would undo each other's manifest, and ask Genius
-    twice as often. The system lifts the lock even of a crawl that is killed; Windows has none."""
-    with contextlib.suppress(OSError, ImportError):  # nor have some network disks; that it can't be written to, writing tells
+def lock_folder(data_dir):
+    """Lock the folder until this process ends; UserError if another crawl holds the lock.
+
+    Two crawls in one folder would overwrite each other's manifest, and ask Genius twice as often. The
+    system lifts the lock even of a crawl that is killed.
+    """
+    # Windows and some network disks have no such lock; whether the folder can be written to shows when it is
+    with contextlib.suppress(OSError, ImportError):
         data_dir.mkdir(parents=True, exist_ok=True)
         import fcntl
 
@@ -76,28 +66,40 @@ def claim(data_dir):
             raise UserError(f'crawl.py: another crawl is at work in {data_dir}; wait for its end') from None
 
 
-def sweep(data_dir):
-    """Removes what a killed run left half-written."""
+def remove_leftovers(data_dir):
+    """Remove what a killed run left half-written."""
     for leftover in [*data_dir.glob('*.json.tmp'), *data_dir.glob('*/*.json.tmp')]:
-        with contextlib.suppress(OSError):  # it harms no one
+        with contextlib.suppress(OSError):  # it is never read
             leftover.unlink()
 
 
 def read_manifest(path):
-    """The artists of earlier runs; whatever isn't as save left it is forgotten, since the song files are the truth."""
-    return {key: entry for key, entry in read_json(path).items()
-            if isinstance(entry, dict) and isinstance(entry.get('id'), int) and isinstance(entry.get('songs'), dict)
-            and re.fullmatch(r'[a-z0-9-]+', str(entry.get('folder')))}
+    """Return the artists of earlier runs.
+
+    An entry that isn't as the crawler writes it is left out: the song files say what is there.
+    """
+
+    def is_whole(entry):
+        if not isinstance(entry, dict):
+            return False
+        has_fields = isinstance(entry.get('id'), int) and isinstance(entry.get('songs'), dict)
+        return has_fields and re.fullmatch(r'[a-z0-9-]+', str(entry.get('folder')))
+
+    return {key: entry for key, entry in read_object(path).items() if is_whole(entry)}
 
 
 def read_folder(folder):
-    """{id: song} of the songs on disk; a broken file, or a complete song without lyrics, counts as not there."""
-    songs = {int(path.stem): read_json(path) for path in folder.glob('*.json') if path.stem.isdecimal()}
-    return {number: song for number, song in songs.items() if song.get('state') != 'complete' or song.get('lyrics')}
+    """Return {id: song} of the songs on disk, without broken files and complete songs without lyrics."""
+    songs = {int(path.stem): read_object(path) for path in folder.glob('*.json') if path.stem.isdecimal()}
+
+    def is_whole(song):
+        return song.get('state') != 'complete' or song.get('lyrics')
+
+    return {number: song for number, song in songs.items() if is_whole(song)}
 
 
 def read_names(artists, artist_file):
-    """The names of the file, then those of the command line, in order and each once."""
+    """Return the names of the file, then those of the command line, in order and without repetitions."""
     lines = []
     if artist_file:
         try:
@@ -105,7 +107,9 @@ def read_names(artists, artist_file):
         except (OSError, ValueError) as error:
             reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
             raise UserError(f"crawl.py: can't read --artist_file {artist_file} ({reason})") from None
-    names = [name.strip() for name in [*(line for line in lines if not line.lstrip().startswith('#')), *artists]]
+    in_file = [line for line in lines if not line.lstrip().startswith('#')]
+    names = [name.strip() for name in [*in_file, *artists]]
     if not any(names):
-        raise UserError('crawl.py: no artists; give --artists "A" "B", or --artist_file with one name a line')
+        raise UserError(
+            'crawl.py: no artists; give --artists "A" "B", or --artist_file with one name per line')
     return list(dict.fromkeys(name for name in names if name))
