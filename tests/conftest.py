@@ -30,6 +30,24 @@ TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
 ONE_THREAD = dict(OMP_NUM_THREADS='1')
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """In CI a test that is skipped fails: a machine that lacks what the test needs must not look like a pass."""
+    report = yield
+    if report.skipped and 'CI' in os.environ and not hasattr(report, 'wasxfail'):
+        report.outcome, report.longrepr = 'failed', f"skipped, which CI counts as a failure: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """The same for a whole file that is skipped."""
+    report = yield
+    if report.skipped and 'CI' in os.environ:
+        report.outcome, report.longrepr = 'failed', f"skipped, which CI counts as a failure: {report.longrepr}"
+    return report
+
+
 def run(*args, cwd=ROOT, ok=True, **env):
     """Run a Python script of the repository; returns the CompletedProcess. ok=False: it must fail, with one clear line."""
     path, args, env = str(ROOT / args[0]), [str(arg) for arg in args[1:]], os.environ | env

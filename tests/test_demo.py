@@ -24,4 +24,5 @@ def test_demo(songs, tmp_path):
 def test_make_lists_its_targets():
     env = {key: value for key, value in os.environ.items() if not key.startswith('MAKE')}  # `make test` runs this one
     text = subprocess.run(['make'], cwd=ROOT, capture_output=True, text=True, env=env).stdout
-    assert [line.split()[0] for line in text.splitlines()] == ['help', 'setup', 'demo', 'web', 'test', 'lint', 'clean']
+    targets = [line.split()[0] for line in text.splitlines()]
+    assert targets == ['help', 'setup', 'demo', 'web', 'test', 'test-fast', 'lint', 'lock', 'clean']
