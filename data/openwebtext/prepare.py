@@ -1,9 +1,9 @@
 """
-OpenWebText, 8 million documents, 9 billion GPT-2 tokens (figures of nanoGPT's README; untried here): train.bin, val.bin and
-meta.json beside this script.
+OpenWebText to token files: 8 million documents, 9 billion GPT-2 tokens (figures of nanoGPT's README; untried
+here), to train.bin, val.bin and meta.json beside this script.
 
 $ python data/openwebtext/prepare.py
-$ python data/openwebtext/prepare.py --input=FILE.jsonl     # the same or other documents, one {"text": …} a line
+$ python data/openwebtext/prepare.py --input=FILE.jsonl     # these or others, one {"text": …} per line
 
 The dataset is streamed from the Hugging Face hub, https://huggingface.co/datasets/Skylion007/openwebtext.
 """
@@ -21,14 +21,16 @@ from nanorap.dataset import is_held_out, read_documents, write_dataset
 from nanorap.tokenizer import load_tokenizer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument('--input', default='Skylion007/openwebtext', help="a dataset on the hub, or a .jsonl file")
-parser.add_argument('--tokenizer', default='gpt2', help="gpt2, smollm2, or a model's folder (default: gpt2)")
-parser.add_argument('--out_dir', default=here, type=Path)
-parser.add_argument('--val_share', default=0.0005, type=float, help="of the documents, held out (default: 0.0005)")
+add = parser.add_argument
+add('--input', default='Skylion007/openwebtext', help="a dataset on the hub, or a .jsonl file")
+add('--tokenizer', default='gpt2', help="gpt2, smollm2, or a model's folder (default: gpt2)")
+add('--out_dir', default=here, type=Path)
+add('--val_share', default=0.0005, type=float, help="of the documents, held out (default: 0.0005)")
 args = parser.parse_args()
 
-documents = (document['text'] for document in read_documents(args.input))
-documents = (('val' if is_held_out(text, args.val_share) else 'train', text) for text in documents)
-meta = write_dataset(args.out_dir, load_tokenizer(args.tokenizer), tqdm(documents, unit=' documents', disable=None))
+texts = (document['text'] for document in read_documents(args.input))
+documents = (('val' if is_held_out(text, args.val_share) else 'train', text) for text in texts)
+documents = tqdm(documents, unit=' documents', disable=None)
+meta = write_dataset(args.out_dir, load_tokenizer(args.tokenizer), documents)
 for split, count in meta['splits'].items():
     print(f"{args.out_dir / split}.bin: {count['documents']:,} documents, {count['tokens']:,} tokens")

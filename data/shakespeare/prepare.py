@@ -1,5 +1,5 @@
 """
-The works of Shakespeare, 1.1 MB, in GPT-2's tokens: train.bin, val.bin and meta.json beside this script.
+The works of Shakespeare, 1.1 MB, as GPT-2 tokens: train.bin, val.bin and meta.json beside this script.
 
 $ python data/shakespeare/prepare.py
 $ python data/shakespeare/prepare.py --input=FILE      # any other text, or the same without a download
@@ -15,9 +15,10 @@ sys.path.insert(0, str(here.parents[1]))
 from nanorap.dataset import read_text, write_dataset
 from nanorap.tokenizer import load_tokenizer
 
+SOURCE = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument('--input', default='https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
-                    help="a text file, or its URL")
+parser.add_argument('--input', default=SOURCE, help="a text file, or its URL")
 parser.add_argument('--out_dir', default=here, type=Path)
 parser.add_argument('--tokenizer', default='gpt2', help="gpt2, smollm2, or a model's folder")
 args = parser.parse_args()

@@ -1,5 +1,5 @@
 """
-The works of Shakespeare, 1.1 MB, for a character-level model: train.bin, val.bin and meta.json beside this script.
+The works of Shakespeare, 1.1 MB, one token per character: train.bin, val.bin and meta.json beside this script.
 
 $ python data/shakespeare_char/prepare.py
 $ python data/shakespeare_char/prepare.py --input=FILE      # any other text, or the same without a download
@@ -15,14 +15,15 @@ sys.path.insert(0, str(here.parents[1]))
 from nanorap.dataset import read_text, write_dataset
 from nanorap.tokenizer import CharTokenizer
 
+SOURCE = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument('--input', default='https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
-                    help="a text file, or its URL")
+parser.add_argument('--input', default=SOURCE, help="a text file, or its URL")
 parser.add_argument('--out_dir', default=here, type=Path)
 args = parser.parse_args()
 
 text = read_text(args.input)
 n = int(len(text) * 0.9)
 meta = write_dataset(args.out_dir, CharTokenizer(text), [('train', text[:n]), ('val', text[n:])])
-print(f"{meta['vocab_size']} characters, end of text included; train: {meta['splits']['train']['tokens']:,} tokens, "
-      f"val: {meta['splits']['val']['tokens']:,} tokens")
+print(f"{meta['vocab_size']} characters, end of text included; "
+      f"train: {meta['splits']['train']['tokens']:,} tokens, val: {meta['splits']['val']['tokens']:,} tokens")

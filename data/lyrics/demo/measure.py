@@ -1,5 +1,5 @@
 """
-The table of README.md, or a row for each text file that is given, to compare with.
+Print the table of README.md, or a line of it for each text file that is given, to compare with.
 
     $ python data/lyrics/demo/measure.py
     $ python data/lyrics/demo/measure.py poems.txt more.txt
@@ -36,25 +36,40 @@ VOICES = {
 }
 
 
-def row(name, voice, texts, shuffles=5):
+def table_row(name, voice, texts, shuffles=5):
     text = '\n\n'.join(texts)
-    found, words = measures(text, shuffles), split_words(text)
-    return (f'| {name} | {voice} | {len(texts)} | {len(words):,} | {len(set(words)):,} | {found["density"]:.2f} '
-            f'| {found["density_excess"]:.2f} | {found["multisyllabic_share"]:.0%} | {found["end_rhyme_share"]:.0%} '
-            f'| {found["syllables_mean"]:.1f} ± {found["syllables_spread"]:.1f} |')
+    rhyme, words = measures(text, shuffles), split_words(text)
+    cells = [
+        name,
+        voice,
+        f'{len(texts)}',
+        f'{len(words):,}',
+        f'{len(set(words)):,}',
+        f'{rhyme["density"]:.2f}',
+        f'{rhyme["density_excess"]:.2f}',
+        f'{rhyme["multisyllabic_share"]:.0%}',
+        f'{rhyme["end_rhyme_share"]:.0%}',
+        f'{rhyme["syllables_mean"]:.1f} ± {rhyme["syllables_spread"]:.1f}']
+    return f'| {" | ".join(cells)} |'
 
 
 def table():
+    """Yield the lines of the table."""
     songs = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(FOLDER.glob('*/*.json'))]
     texts = {name: [song['lyrics'] for song in songs if song['artist'] == name] for name in VOICES}
-    yield '| artist | voice | songs | words | vocabulary | density | excess | multisyllabic | end rhymes | syllables |'
+    columns = ['artist', 'voice', 'songs', 'words', 'vocabulary', 'density', 'excess', 'multisyllabic',
+               'end rhymes', 'syllables']
+    yield f'| {" | ".join(columns)} |'
     yield '| --- | --- |' + ' ---: |' * 8
-    yield from (row(name, voice, texts[name]) for name, voice in VOICES.items())
-    yield row('all', '', sum(texts.values(), []))
+    for name, voice in VOICES.items():
+        yield table_row(name, voice, texts[name])
+    yield table_row('all', '', [lyrics for of_artist in texts.values() for lyrics in of_artist])
 
 
 if __name__ == '__main__':
-    for path in map(Path, sys.argv[1:]):
-        print(row(path.stem, '', [path.read_text(encoding='utf-8')]), flush=True)
-    for line in table() if not sys.argv[1:] else ():
-        print(line, flush=True)
+    paths = [Path(name) for name in sys.argv[1:]]
+    for path in paths:
+        print(table_row(path.stem, '', [path.read_text(encoding='utf-8')]), flush=True)
+    if not paths:
+        for line in table():
+            print(line, flush=True)
