@@ -1,5 +1,5 @@
 """
-The works of Shakespeare, 1.1 MB, one token per character: train.bin, val.bin and meta.json beside this script.
+The works of Shakespeare, 1.1 MB, a token per character: train.bin, val.bin and meta.json beside this script.
 
 $ python data/shakespeare_char/prepare.py
 $ python data/shakespeare_char/prepare.py --input=FILE      # any other text, or the same without a download
