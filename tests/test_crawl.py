@@ -116,17 +116,22 @@ class Handler(BaseHTTPRequestHandler):
             genius.leaked = genius.leaked or 'authorization' in self.headers
             return self.send(200, genius.songs[int(web[1])]['html'])
         if self.headers['authorization'] != f'Bearer {TOKEN}':
-            return self.send(401, f'{{"error": "invalid_token", "you_sent": "{self.headers["authorization"]}"}}')
+            return self.send(
+                401,
+                f'{{"error": "invalid_token", "you_sent": "{self.headers["authorization"]}"}}')
         if url.path == '/search':
             start = unicodedata.normalize('NFKD', query['q']).casefold().lstrip('$')[:1]
             hits = [song for song in genius.songs.values() if start in song['primary_artist']['name'].casefold()]
-            return self.send(200, {'hits': [{'type': 'song', 'result': song} for song in hits[number * 10 - 10 : number * 10]]})
+            return self.send(200, {
+                'hits': [{'type': 'song', 'result': song} for song in hits[number * 10 - 10 : number * 10]]})
         if match := re.fullmatch(r'/artists/(\d+)/songs', url.path):
             size = min(int(query['per_page']), 4)  # small pages, so that a few songs take several
             found = [song for song in genius.songs.values() if int(match[1]) in song['sings']]
             songs = [{k: v for k, v in song.items() if k not in ('language', 'html', 'sings', 'flag')}
                      for song in found[number * size - size : number * size]]
-            return self.send(200, {'songs': songs, 'next_page': number + 1 if number * size < len(found) else None})
+            return self.send(200, {
+                'songs': songs,
+                'next_page': number + 1 if number * size < len(found) else None})
         if match := re.fullmatch(r'/artists/(\d+)', url.path):
             for name, artist_id in genius.artists.items():
                 if artist_id == int(match[1]):
@@ -188,8 +193,14 @@ def command(genius, *options, rate=1000):
 
 def crawl(genius, cwd, *options, code=0, rate=1000, prepare=None, **env):
     """The finished process. Whatever happened, the token is nowhere to be seen."""
-    done = subprocess.run(command(genius, *options, rate=rate), cwd=cwd, capture_output=True, encoding='utf-8', timeout=60,
-                          env=ENV | {'GENIUS_ACCESS_TOKEN': TOKEN} | env, preexec_fn=prepare)
+    done = subprocess.run(
+        command(genius, *options, rate=rate),
+        cwd=cwd,
+        capture_output=True,
+        encoding='utf-8',
+        timeout=60,
+        env=ENV | {'GENIUS_ACCESS_TOKEN': TOKEN} | env,
+        preexec_fn=prepare)
     assert 'Traceback' not in done.stderr and done.returncode == code, done.stderr + done.stdout
     assert TOKEN not in done.stdout + done.stderr
     for path in cwd.rglob('*'):
@@ -231,14 +242,20 @@ def test_songs_come_home_once(genius, tmp_path):
     genius.add('Kobalt Figgs', *[f'Fig {n}' for n in range(6)])
     last = genius.add('Tilly Ohm', 'Öl')
     genius.add('Nobody Asked')
-    (tmp_path / 'names.txt').write_bytes('\ufeff# mine\r\n\r\n  Kobalt Figgs\r\n#Nobody Asked\r\nKOBALT FIGGS\r\n'.encode())
+    (tmp_path / 'names.txt').write_bytes(
+        '\ufeff# mine\r\n\r\n  Kobalt Figgs\r\n#Nobody Asked\r\nKOBALT FIGGS\r\n'.encode())
     options = ['--artist_file=names.txt', '--artists', 'tílly ohm!', 'Kobalt Figgs']
     done = crawl(genius, tmp_path, *options)
     got = files(tmp_path)
     assert list(got) == [f'kobalt-figgs/{n}.json' for n in range(1000, 1006)] + ['tilly-ohm/1006.json']
     assert got[f'tilly-ohm/{last}.json'] == {
-        'id': last, 'title': 'Öl', 'artist': 'Tilly Ohm', 'url': f'https://genius.com/song-{last}-lyrics', 'language': 'en',
-        'state': 'complete', 'lyrics': text(last)}
+        'id': last,
+        'title': 'Öl',
+        'artist': 'Tilly Ohm',
+        'url': f'https://genius.com/song-{last}-lyrics',
+        'language': 'en',
+        'state': 'complete',
+        'lyrics': text(last)}
     assert genius.asked() == genius.asked(r'^/songs/(\d+)') == [*range(1000, 1007)]
     assert not [path for path in genius.requests if path.startswith('/api/')]  # the public site's, where no token goes
     assert all('sort=popularity' in path for path in genius.requests if '/songs?' in path)
@@ -267,15 +284,17 @@ def test_max_songs_counts_what_is_kept(genius, tmp_path):
     unreleased = genius.add('Tilly Ohm', 'Soon', lyrics_state='unreleased')
     last = genius.add('Tilly Ohm', 'Four', 'Five', 'Six', 'Seven', 'Eight', 'Nine')
     done = crawl(genius, tmp_path, '--max_songs=4', '--artists', 'Tilly Ohm')
-    expected = {other: 'other artist', 1001: 'complete', 1002: 'complete', 1003: 'complete', flagged: 'instrumental',
-                found_out: 'instrumental', unreleased: 'unreleased', 1007: 'complete'}
+    expected = {
+        other: 'other artist', 1001: 'complete', 1002: 'complete', 1003: 'complete',
+        flagged: 'instrumental', found_out: 'instrumental', unreleased: 'unreleased', 1007: 'complete'}
     assert listed(tmp_path, 'Tilly Ohm|101') == expected
     # nothing was fetched to be thrown away, and no page of the list was read for nothing
     assert genius.asked() == [1001, 1002, 1003, 1007] and genius.asked(r'^/songs/(\d+)') == [1001, 1002, 1003, found_out, 1007]
     assert states(tmp_path) == dict.fromkeys([1001, 1002, 1003, 1007], 'complete') | {found_out: 'instrumental'}
     assert genius.asked(r'/101/songs.*\bpage=(\d+)') == [1, 2]
-    assert rows(done)['Tilly Ohm'] == {'kept': 4, 'new': 4, 'other artist': 1, 'instrumental': 2, 'unreleased': 1,
-                                       'blocked': 0, 'failed': 0, 'left': 0}
+    assert rows(done)['Tilly Ohm'] == {
+        'kept': 4, 'new': 4, 'other artist': 1, 'instrumental': 2, 'unreleased': 1, 'blocked': 0,
+        'failed': 0, 'left': 0}
     # what was found out stays known, even without the manifest
     (tmp_path / 'json' / 'manifest.json').unlink()
     genius.requests.clear()
@@ -304,11 +323,13 @@ def test_dry_run_writes_nothing(genius, tmp_path):
     options = ['--max_songs=2', '--artists', 'Tilly Ohm']
     done = crawl(genius, tmp_path, '--dry_run', *options)
     assert [line.split(maxsplit=2) for line in done.stdout.splitlines() if re.match(r' +\d', line)] == [
-        ['1000', 'skip', 'other artist  Kobalt Figgs - Not Mine'], ['1001', 'fetch', 'wanted        Tilly Ohm - One'],
+        ['1000', 'skip', 'other artist  Kobalt Figgs - Not Mine'],
+        ['1001', 'fetch', 'wanted        Tilly Ohm - One'],
         ['1002', 'fetch', 'wanted        Tilly Ohm - Two [2J Three']]
     assert list(tmp_path.iterdir()) == [] and not genius.asked()
-    assert rows(done)['Tilly Ohm'] == {'kept': 0, 'new': 0, 'other artist': 1, 'instrumental': 0, 'unreleased': 0,
-                                       'blocked': 0, 'failed': 0, 'left': 2}
+    assert rows(done)['Tilly Ohm'] == {
+        'kept': 0, 'new': 0, 'other artist': 1, 'instrumental': 0, 'unreleased': 0, 'blocked': 0,
+        'failed': 0, 'left': 2}
     crawl(genius, tmp_path, *options)  # the real thing does what was said
     assert genius.asked() == [1001, 1002]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
@@ -370,7 +391,9 @@ def test_an_artist_renamed_and_a_namesake(genius, tmp_path):
     genius.add('Tilly Ohm#2', 'Another')  # the server tells the name without the #
     genius.songs[1003]['primary_artist']['name'] = 'Tilly Ohm'
     crawl(genius, tmp_path, '--artists', 'Tilly Ohm|100', 'Tilly Ohm|101')
-    assert list(files(tmp_path)) == [*(f'tilly-ohm/{n}.json' for n in (1000, 1001, 1002)), 'tilly-ohm-101/1003.json']
+    assert list(files(tmp_path)) == [
+        *(f'tilly-ohm/{n}.json' for n in (1000, 1001, 1002)),
+        'tilly-ohm-101/1003.json']
     genius.artists = {'Ohm the Elder': 100}
     genius.requests.clear()
     crawl(genius, tmp_path, '--artists', '|100')
@@ -379,7 +402,9 @@ def test_an_artist_renamed_and_a_namesake(genius, tmp_path):
 
 
 def accented(name):
-    return unicodedata.normalize('NFD', ''.join(c + '\u0301' if c.isascii() and c.isalpha() else c for c in name))
+    return unicodedata.normalize(
+        'NFD',
+        ''.join(c + '\u0301' if c.isascii() and c.isalpha() else c for c in name))
 
 
 @given(st.text())
@@ -395,15 +420,27 @@ def test_fold_drops_case_accents_and_signs(name):
 
 
 def test_fold_keeps_what_tells_names_apart():
-    for one, other in ('Renée', 'RENEE'), ('MØ', 'mo'), ('Sigga Rós', 'sigga-ros'), ('A.B.C', 'ABC'), ('\u200btilly', 'Tilly'):
+    for one, other in (
+            ('Renée', 'RENEE'),
+            ('MØ', 'mo'),
+            ('Sigga Rós', 'sigga-ros'),
+            ('A.B.C', 'ABC'),
+            ('\u200btilly', 'Tilly')):
         assert name_key(one) == name_key(other)
-    for one, other in ('राम', 'रोम'), ('か', 'が'), ('!!!', '???'), ('歌手', '歌'), ('Ohm', 'Ohms'), ('', '!'):
+    for one, other in (
+            ('राम', 'रोम'),
+            ('か', 'が'),
+            ('!!!', '???'),
+            ('歌手', '歌'),
+            ('Ohm', 'Ohms'),
+            ('', '!')):
         assert name_key(one) != name_key(other)
 
 
-ODD = ['../x', 'x', '..', '.', '', ' ', '/', 'AC/DC', 'ACDC', 'AC DC', 'AC-DC', '$NOT', 'NOT', 'nót', '歌' * 200, '歌' * 199,
-       'long ' * 40, 'long ' * 41, 'con', 'Con', 'LPT1', 'C:\\x', 'a\0b', 'a\nb', '\ud800', '?', 'Tilly  Ohm', 'Tilly Ohm',
-       'tilly ohm', 'TILLY OHM', 'tilly-ohm', 'Tilly Ohm.']
+ODD = [
+    '../x', 'x', '..', '.', '', ' ', '/', 'AC/DC', 'ACDC', 'AC DC', 'AC-DC', '$NOT', 'NOT', 'nót',
+    '歌' * 200, '歌' * 199, 'long ' * 40, 'long ' * 41, 'con', 'Con', 'LPT1', 'C:\\x', 'a\0b', 'a\nb',
+    '\ud800', '?', 'Tilly  Ohm', 'Tilly Ohm', 'tilly ohm', 'TILLY OHM', 'tilly-ohm', 'Tilly Ohm.']
 
 
 @given(st.lists(st.text() | st.text('aA-. é'), unique=True))
@@ -429,9 +466,17 @@ def test_odd_names_stay_in_the_folder(genius, tmp_path):
 # ---- faults ----
 
 PASSING = {
-    '429': (429, f'slow down, {TOKEN}'), '408': (408, ''), '500': (500, TOKEN), '503': (503, '<html>busy</html>', {'X': TOKEN}),
-    '429 odd': (429, '', {'Retry-After': 'soon'}), 'stall': stall, 'stall midway': stall_midway, 'reset': reset, 'cut': cut,
-    'html': (200, f'<html>{TOKEN}</html>'), 'half': (200, '{"response": {"hits": [')}
+    '429': (429, f'slow down, {TOKEN}'),
+    '408': (408, ''),
+    '500': (500, TOKEN),
+    '503': (503, '<html>busy</html>', {'X': TOKEN}),
+    '429 odd': (429, '', {'Retry-After': 'soon'}),
+    'stall': stall,
+    'stall midway': stall_midway,
+    'reset': reset,
+    'cut': cut,
+    'html': (200, f'<html>{TOKEN}</html>'),
+    'half': (200, '{"response": {"hits": [')}
 
 
 @pytest.mark.parametrize('fault', PASSING)
@@ -497,9 +542,14 @@ def test_backoff_grows_to_a_limit_by_chance(genius, tmp_path):
     assert all(gap >= 0.01 * 2**tries / 2 for tries, gap in enumerate(gaps, 1))
 
 
-BAD = {'500': ((500, TOKEN), 'HTTP 500'), '404': ((404, TOKEN), 'HTTP 404'), '204': ((204, ''), 'HTTP 204'),
-       'reset': (reset, 'connection'), 'null': ((200, '{"response": null}'), 'unexpected answer'),
-       'list': ((200, f'["{TOKEN}"]'), 'unexpected answer'), 'no song': ((200, {TOKEN: 1}), 'unexpected answer')}
+BAD = {
+    '500': ((500, TOKEN), 'HTTP 500'),
+    '404': ((404, TOKEN), 'HTTP 404'),
+    '204': ((204, ''), 'HTTP 204'),
+    'reset': (reset, 'connection'),
+    'null': ((200, '{"response": null}'), 'unexpected answer'),
+    'list': ((200, f'["{TOKEN}"]'), 'unexpected answer'),
+    'no song': ((200, {TOKEN: 1}), 'unexpected answer')}
 
 
 def test_a_bad_song_costs_one_song(genius, tmp_path):
@@ -531,7 +581,9 @@ def test_a_bad_artist_costs_one_artist(genius, tmp_path):
     genius.add('Half Listed', *'ABCDEF')
     genius.fault('^/artists/108.*[?&]page=2', (503, TOKEN))
     genius.add('Kobalt Figgs', 'Song')
-    done = crawl(genius, tmp_path, '--patience=0.05', '--artists', *names, 'Listless', 'Half Listed', 'Kobalt Figgs', code=1)
+    done = crawl(
+        genius, tmp_path, '--patience=0.05', '--artists', *names, 'Listless', 'Half Listed',
+        'Kobalt Figgs', code=1)
     for line, name, (_, says) in zip(done.stderr.splitlines(), names, BAD.values(), strict=False):
         assert line.startswith(f'crawl.py: {name}: ') and says in line
     assert rows(done)['Kobalt Figgs']['kept'] == 1 and rows(done)['Half Listed']['kept'] == 4  # what was listed is fetched
@@ -543,7 +595,10 @@ def test_a_bad_artist_costs_one_artist(genius, tmp_path):
 
 # ---- blocks ----
 
-WALLS = {'403': (403, '<html>no</html>'), '200': (200, '<html>Are you human?</html>'), 'empty': (200, page(1).split('[')[0])}
+WALLS = {
+    '403': (403, '<html>no</html>'),
+    '200': (200, '<html>Are you human?</html>'),
+    'empty': (200, page(1).split('[')[0])}
 
 
 @pytest.mark.parametrize('wall', WALLS)
@@ -581,7 +636,9 @@ def test_lists_and_lookups_can_be_blocked_too(genius, tmp_path):
     genius.add('Tilly Ohm', 'One')
     genius.fault('^/artists', (403, TOKEN))
     genius.fault('^/search.*q=Z', (200, f'<html>{TOKEN}</html>'))
-    done = crawl(genius, tmp_path, '--patience=0.05', '--artists', 'Z1', 'Tilly Ohm', 'Z2', 'Z3', 'Z4', 'Z5', code=1)
+    done = crawl(
+        genius, tmp_path, '--patience=0.05', '--artists', 'Z1', 'Tilly Ohm', 'Z2', 'Z3', 'Z4', 'Z5',
+        code=1)
     assert 'Genius blocks us' in done.stderr and 'q=Z4' in genius.requests[-1]
 
 
@@ -617,7 +674,8 @@ def test_a_misspelt_option_does_not_show_the_token(genius, tmp_path):
 
 
 def test_no_message_holds_what_the_server_wrote():
-    assert describe(RuntimeError(f'details: {TOKEN}')) == ('failed', 'unexpected answer from Genius (RuntimeError)')
+    assert describe(RuntimeError(f'details: {TOKEN}')) == ('failed',
+                                                           'unexpected answer from Genius (RuntimeError)')
 
 
 # ---- stops at any moment ----
@@ -625,9 +683,14 @@ def test_no_message_holds_what_the_server_wrote():
 
 def start(genius, cwd, *options):
     # a test run in the background ignores SIGINT, and its children would too
-    return subprocess.Popen(command(genius, *options), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            encoding='utf-8', env=ENV | {'GENIUS_ACCESS_TOKEN': TOKEN},
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    return subprocess.Popen(
+        command(genius, *options),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding='utf-8',
+        env=ENV | {'GENIUS_ACCESS_TOKEN': TOKEN},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
 
 @posix
@@ -694,11 +757,18 @@ def test_broken_files_are_fetched_again(genius, tmp_path):
     genius.add('Tilly Ohm', *'ABCDEF')
     folder = tmp_path / 'json' / 'tilly-ohm'
     folder.mkdir(parents=True)
-    for number, broken in enumerate(['{"id": 1000, "sta', '{"state": "complete", "lyrics": ""}', '[]', '', '[' * 9999]):
+    for number, broken in enumerate([
+            '{"id": 1000, "sta',
+            '{"state": "complete", "lyrics": ""}',
+            '[]',
+            '',
+            '[' * 9999]):
         (folder / f'{1000 + number}.json').write_text(broken)
     (folder / 'notes.json').write_text('mine')
-    for broken in ('[', '[]', '\0', '{"Tilly Ohm|100": 5}', '{"a": {"id": 100, "folder": "../../x", "songs": {}}}',
-                   '{"a": {"id": 100, "folder": "tilly-ohm", "songs": {"1000": 5, "x": null}}}'):
+    for broken in (
+            '[', '[]', '\0', '{"Tilly Ohm|100": 5}',
+            '{"a": {"id": 100, "folder": "../../x", "songs": {}}}',
+            '{"a": {"id": 100, "folder": "tilly-ohm", "songs": {"1000": 5, "x": null}}}'):
         (tmp_path / 'json' / 'manifest.json').write_text(broken)
         crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
         songs = manifest(tmp_path)['Tilly Ohm|100']['songs']
@@ -751,8 +821,12 @@ def test_progress_bars_on_a_terminal(genius, tmp_path):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     shown = b''
-    process = subprocess.Popen(command(genius, '--artists', 'Tilly Ohm', rate=20), cwd=tmp_path, stderr=theirs,
-                               stdout=subprocess.PIPE, env=ENV | {'GENIUS_ACCESS_TOKEN': TOKEN})
+    process = subprocess.Popen(
+        command(genius, '--artists', 'Tilly Ohm', rate=20),
+        cwd=tmp_path,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        env=ENV | {'GENIUS_ACCESS_TOKEN': TOKEN})
     os.close(theirs)
     with contextlib.suppress(OSError):  # the terminal's other end is closed
         while piece := os.read(ours, 9999):
@@ -767,27 +841,39 @@ def test_plain_lines_now_and_then(genius, tmp_path):
     genius.add('Tilly Ohm', *map(str, range(21)))
     done = crawl(genius, tmp_path, '--data_dir=new/folder', '--artists', 'Tilly Ohm')
     assert len([*(tmp_path / 'new' / 'folder').glob('tilly-ohm/*.json')]) == 21
-    assert done.stderr.splitlines() == ['crawl.py: Tilly Ohm: 10 new songs', 'crawl.py: Tilly Ohm: 20 new songs',
-                                        'crawl.py: Tilly Ohm: 21 kept, 21 of them new']
+    assert done.stderr.splitlines() == [
+        'crawl.py: Tilly Ohm: 10 new songs', 'crawl.py: Tilly Ohm: 20 new songs',
+        'crawl.py: Tilly Ohm: 21 kept, 21 of them new']
 
 
 def test_a_reader_that_has_had_enough(genius, tmp_path):
     genius.add('Tilly Ohm', *map(str, range(40)))
-    shell = subprocess.Popen(command(genius, '--dry_run', '--artists', 'Tilly Ohm'), cwd=tmp_path, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, encoding='utf-8', env=ENV | {'GENIUS_ACCESS_TOKEN': TOKEN})
+    shell = subprocess.Popen(
+        command(genius, '--dry_run', '--artists', 'Tilly Ohm'),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding='utf-8',
+        env=ENV | {'GENIUS_ACCESS_TOKEN': TOKEN})
     shell.stdout.close()  # as head does
     assert 'BrokenPipe' not in shell.stderr.read() and shell.wait(20) == 1
 
 
 @pytest.mark.parametrize(('options', 'says'), [
-    ([], 'no artists'), (['--artist_file=empty.txt'], 'no artists'), (['--artist_file=none.txt'], 'none.txt'),
-    (['--artist_file=latin.txt'], 'not UTF-8'), (['--artists', 'X', '--max_songs=0'], '--max_songs'),
-    (['--artists', 'X', '--max_songs=many'], '--max_songs'), (['--artists', 'X', '--requests_per_second=nan'], 'above 0'),
-    (['--artists', 'X', '--requests_per_second=inf'], 'above 0'), (['--artists', 'X', '--timeout=-1'], '--timeout'),
-    (['--artists', 'X', '--user_token='], 'GENIUS_ACCESS_TOKEN'), (['--artists', 'X', '--user_token=“x”'], '--user_token'),
-    (['--artists', 'X', '--user_token=tok\nen'], '--user_token'), (['--artists', 'X', '--data_dir=empty.txt'], '--data_dir'),
-    (['--artists', 'X', '--api_root=localhost'], 'http://'),
-])
+    ([], 'no artists'),
+    (['--artist_file=empty.txt'], 'no artists'),
+    (['--artist_file=none.txt'], 'none.txt'),
+    (['--artist_file=latin.txt'], 'not UTF-8'),
+    (['--artists', 'X', '--max_songs=0'], '--max_songs'),
+    (['--artists', 'X', '--max_songs=many'], '--max_songs'),
+    (['--artists', 'X', '--requests_per_second=nan'], 'above 0'),
+    (['--artists', 'X', '--requests_per_second=inf'], 'above 0'),
+    (['--artists', 'X', '--timeout=-1'], '--timeout'),
+    (['--artists', 'X', '--user_token='], 'GENIUS_ACCESS_TOKEN'),
+    (['--artists', 'X', '--user_token=“x”'], '--user_token'),
+    (['--artists', 'X', '--user_token=tok\nen'], '--user_token'),
+    (['--artists', 'X', '--data_dir=empty.txt'], '--data_dir'),
+    (['--artists', 'X', '--api_root=localhost'], 'http://')])
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, options, says):
     (tmp_path / 'empty.txt').write_text('# no one\n\n')
     (tmp_path / 'latin.txt').write_bytes('Beyoncé'.encode('latin-1'))
@@ -801,5 +887,10 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, options, says):
 
 
 def test_a_mistake_as_a_user_meets_it(tmp_path):
-    done = run('data/lyrics/data_generator/crawl.py', '--artist_file=none.txt', '--user_token=x', cwd=tmp_path, ok=False)
+    done = run(
+        'data/lyrics/data_generator/crawl.py',
+        '--artist_file=none.txt',
+        '--user_token=x',
+        cwd=tmp_path,
+        ok=False)
     assert done.message.startswith("crawl.py: can't read --artist_file none.txt")

@@ -64,27 +64,48 @@ def reasons(report):
 
 
 @pytest.mark.parametrize(('title', 'kind'), [
-    ('Night Bus (Türkçe Çeviri)', 'translation'), ('Night Bus (Traducción al Español)', 'translation'),
-    ('Tilly Ohm - Night Bus (English Translation)', 'translation'), ('Night Bus (Romanized)', 'translation'),
-    ('Night Bus (Deutsche Übersetzung)', 'translation'), ('Night Bus (Перевод на русский)', 'translation'),
-    ('Night Bus (Polskie tłumaczenie)', 'translation'), ('夜 (日本語訳)', 'translation'),
+    ('Night Bus (Türkçe Çeviri)', 'translation'),
+    ('Night Bus (Traducción al Español)', 'translation'),
+    ('Tilly Ohm - Night Bus (English Translation)', 'translation'),
+    ('Night Bus (Romanized)', 'translation'),
+    ('Night Bus (Deutsche Übersetzung)', 'translation'),
+    ('Night Bus (Перевод на русский)', 'translation'),
+    ('Night Bus (Polskie tłumaczenie)', 'translation'),
+    ('夜 (日本語訳)', 'translation'),
     ('Night Bus (Tradução)', 'translation'),
-    ('Big Tape [Tracklist]', 'tracklist'), ('Big Tape (Tracklist + Album Art)', 'tracklist'),
+    ('Big Tape [Tracklist]', 'tracklist'),
+    ('Big Tape (Tracklist + Album Art)', 'tracklist'),
     ('Big Tape [Album Art + Tracklist]', 'tracklist'),
     ('Big Tape - Track List', 'tracklist'),
-    ('Big Tape [Credits]', 'credits'), ('Big Tape (Album Credits)', 'credits'), ('Big Tape (Liner Notes)', 'credits'),
-    ('Big Day [Script]', 'script, interview or book'), ('My Life (Book Excerpt)', 'script, interview or book'),
-    ('Skittles', ''), ('Credits', ''), ('Tracklist', ''), ('Intro', ''), ('Interview (Skit)', ''), ('Lost (In Translation)',
-                                                                                                    ''),
-    ('Lost in Translation', ''), ('2 Contributors', ''), ('Embed', ''), ('Instrumental', ''), ('Night Bus (Remix)', ''),
-    ('The Book of Tilly', ''), ('Chapter One', ''), ('Scripted (Live)', ''), ('Extra Credit', ''), ('Translation', ''),
+    ('Big Tape [Credits]', 'credits'),
+    ('Big Tape (Album Credits)', 'credits'),
+    ('Big Tape (Liner Notes)', 'credits'),
+    ('Big Day [Script]', 'script, interview or book'),
+    ('My Life (Book Excerpt)', 'script, interview or book'),
+    ('Skittles', ''),
+    ('Credits', ''),
+    ('Tracklist', ''),
+    ('Intro', ''),
+    ('Interview (Skit)', ''),
+    ('Lost (In Translation)', ''),
+    ('Lost in Translation', ''),
+    ('2 Contributors', ''),
+    ('Embed', ''),
+    ('Instrumental', ''),
+    ('Night Bus (Remix)', ''),
+    ('The Book of Tilly', ''),
+    ('Chapter One', ''),
+    ('Scripted (Live)', ''),
+    ('Extra Credit', ''),
+    ('Translation', ''),
     ('Track List of My Ex (Freestyle)', '')])
 def test_what_a_title_says(title, kind):
     assert selection.kind_by_title(title, 'Tilly Ohm') == kind
 
 
-@pytest.mark.parametrize('artist', ['Genius English Translations', 'Genius Brasil Traduções', 'Genius Türkçe Çeviri',
-                                    'Genius Romanizations', 'Polskie tłumaczenia Genius', 'Genius traductions françaises'])
+@pytest.mark.parametrize('artist', [
+    'Genius English Translations', 'Genius Brasil Traduções', 'Genius Türkçe Çeviri',
+    'Genius Romanizations', 'Polskie tłumaczenia Genius', 'Genius traductions françaises'])
 def test_accounts_of_translators(artist):
     assert selection.kind_by_title('Tilly Ohm - Night Bus', artist) == 'translation'
     assert selection.kind_by_title('Night Bus', 'GZA/Genius') == ''
@@ -99,14 +120,22 @@ SCRIPT = '\n'.join(f'{"TILLY" if turn % 2 else "HOST"}: Well, it all began long 
 
 
 @pytest.mark.parametrize(('text', 'kind'), [
-    ('Lyrics for this song have yet to be released. Please check back once the song has been released.', 'placeholder'),
-    ('Lyrics will be available upon release', 'placeholder'), ('[Verse 1]\nLyrics coming soon', 'placeholder'), ('TBA',
-                                                                                                                 'placeholder'),
-    ('This song is an instrumental', 'placeholder'), ('Instrumental', 'placeholder'), ('[Instrumental]', 'instrumental'),
-    ('[Intro]\n\n[Instrumental]', 'instrumental'), ('', 'no text'), (TRACKS, 'tracklist'), ('Tracklist:\n' + TRACKS,
-                                                                                            'tracklist'),
-    ('Side A\nNight Bus 3:45\nRed Kettle - 2:10\nRain (4:01)\nSnow 12:00\nHail 1:11', 'tracklist'), (CREDITS, 'credits'),
-    (PROSE, 'script, interview or book'), (SCRIPT, 'script, interview or book')])
+    ('Lyrics for this song have yet to be released. Please check back once the song has been released.',
+     'placeholder'),
+    ('Lyrics will be available upon release', 'placeholder'),
+    ('[Verse 1]\nLyrics coming soon', 'placeholder'),
+    ('TBA', 'placeholder'),
+    ('This song is an instrumental', 'placeholder'),
+    ('Instrumental', 'placeholder'),
+    ('[Instrumental]', 'instrumental'),
+    ('[Intro]\n\n[Instrumental]', 'instrumental'),
+    ('', 'no text'),
+    (TRACKS, 'tracklist'),
+    ('Tracklist:\n' + TRACKS, 'tracklist'),
+    ('Side A\nNight Bus 3:45\nRed Kettle - 2:10\nRain (4:01)\nSnow 12:00\nHail 1:11', 'tracklist'),
+    (CREDITS, 'credits'),
+    (PROSE, 'script, interview or book'),
+    (SCRIPT, 'script, interview or book')])
 def test_what_a_text_says(text, kind):
     assert selection.kind_by_text(text, 'Night Bus') == kind
 
@@ -115,27 +144,43 @@ def test_songs_that_look_like_none():
     commandments = '\n'.join(f'{n}. never let them see the plan you drew on the back of the bill,\n'
                              'and never let the kettle sing before the water is still' for n in range(1, 8))
     vows = '\n'.join(f'{n}. I will {lines(n, 1)} and then I will {lines(n + 9, 1)}' for n in range(1, 9))
-    for text in [lines(1), commandments, vows, f'{lines(2)}\nLyrics coming soon', 'Produced by me\n' + lines(3),
-                 'Tilly: yo\nNori: yo\n' * 9,
-                 'Tilly: I ride the bus\nNori: and so do I\n' * 6 + 'Tilly: ' + 'yeah ' * 31,
-                 'one\ntwo\nthree\nfour\nfive\n' + lines(4, 4), 'lyrics are not my thing\n' + lines(5, 8)]:
+    for text in [
+            lines(1),
+            commandments,
+            vows,
+            f'{lines(2)}\nLyrics coming soon',
+            'Produced by me\n' + lines(3),
+            'Tilly: yo\nNori: yo\n' * 9,
+            'Tilly: I ride the bus\nNori: and so do I\n' * 6 + 'Tilly: ' + 'yeah ' * 31,
+            'one\ntwo\nthree\nfour\nfive\n' + lines(4, 4),
+            'lyrics are not my thing\n' + lines(5, 8)]:
         assert selection.kind_by_text(text, 'Credits') == ''
     assert not any(selection.kind_by_text(each['lyrics'], each['title']) for each in DEMO)
 
 
 def test_no_songs_are_dropped_with_their_reason(tmp_path):
-    save(tmp_path / 'json', song(1, title='Skittles'), song(2, TRACKS, title='Big Tape'), song(3, title='Night Bus (Перевод)'),
-         song(4, 'Lyrics for this song have yet to be released', title='Soon'), song(5, '[Instrumental]', title='Hum'),
-         song(6, '1 ContributorBig Tape Tracklist Lyrics' + TRACKS, title='Big Tape Tracklist'), song(7, CREDITS,
-                                                                                                      title='Credits'))
+    save(
+        tmp_path / 'json',
+        song(1, title='Skittles'),
+        song(2, TRACKS, title='Big Tape'),
+        song(3, title='Night Bus (Перевод)'),
+        song(4, 'Lyrics for this song have yet to be released', title='Soon'),
+        song(5, '[Instrumental]', title='Hum'),
+        song(6, '1 ContributorBig Tape Tracklist Lyrics' + TRACKS, title='Big Tape Tracklist'),
+        song(7, CREDITS, title='Credits'))
     kept, report = result(tmp_path)
     assert list(kept) == ['Skittles']
-    assert reasons(report) == {'Big Tape': 'tracklist', 'Night Bus (Перевод)': 'translation', 'Soon': 'placeholder',
-                               'Hum': 'instrumental', 'Big Tape Tracklist': 'tracklist', 'Credits': 'credits'}
+    assert reasons(report) == {
+        'Big Tape': 'tracklist', 'Night Bus (Перевод)': 'translation', 'Soon': 'placeholder',
+        'Hum': 'instrumental', 'Big Tape Tracklist': 'tracklist', 'Credits': 'credits'}
 
 
 def test_too_short_and_too_few_words(tmp_path):
-    save(tmp_path / 'json', song(1, '[Verse 1]\none two three'), song(2, '[Verse 1]\none two'), song(3, 'yo ' * 20))
+    save(
+        tmp_path / 'json',
+        song(1, '[Verse 1]\none two three'),
+        song(2, '[Verse 1]\none two'),
+        song(3, 'yo ' * 20))
     kept, report = result(tmp_path, '--min_words=3', '--min_unique_words=2', '--language=any')
     assert list(kept) == ['Song 1']
     assert reasons(report) == {'Song 2': 'fewer than 3 words', 'Song 3': 'fewer than 2 different words'}
@@ -229,9 +274,11 @@ def test_the_language_option(tmp_path):
     save(tmp_path / 'json', song(1), song(2, f'[Verse 1]\n{french}', language='en'))  # the page's own language is often wrong
     kept, report = result(tmp_path)
     assert list(kept) == ['Song 1'] and reasons(report) == {'Song 2': 'language: fr'}
-    for option, titles in [('fr', ['Song 2']), ('en, FR', ['Song 1', 'Song 2']), ('any', ['Song 1', 'Song 2']), ('all',
-                                                                                                                 ['Song 1',
-                                                                                                                  'Song 2'])]:
+    for option, titles in [
+            ('fr', ['Song 2']),
+            ('en, FR', ['Song 1', 'Song 2']),
+            ('any', ['Song 1', 'Song 2']),
+            ('all', ['Song 1', 'Song 2'])]:
         assert list(result(tmp_path, f'--language={option}')[0]) == titles
     done = run(tmp_path, '--language=english')
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and 'english' in done.stderr and 'en' in done.stderr
@@ -242,13 +289,13 @@ def test_the_language_option(tmp_path):
 
 def test_groups_by_title():
     group = selection.group_of
-    versions = ['Night Bus', 'Night Bus (Remix)', 'Night Bus (Kobalt Figgs Remix)', 'NIGHT BUS [Live]', 'Night Bús',
-                'Night Bus Remix',
-                'Night Bus (Live at the Depot)', 'Night Bus - Remastered', 'Night Bus - Remastered 2011',
-                'Night Bus (2011 Remaster)',
-                'Night Bus (Remix) [Explicit]', 'Night Bus (feat. Kobalt Figgs)', 'Night Bus ft. Kobalt Figgs',
-                'Night Bus (Clean Version)',
-                'Night Bus (Sped Up)', 'Night Bus (Radio Edit)', 'Night Bus - Live', 'Night Bus (Original)', 'Night Bus*']
+    versions = [
+        'Night Bus', 'Night Bus (Remix)', 'Night Bus (Kobalt Figgs Remix)', 'NIGHT BUS [Live]',
+        'Night Bús', 'Night Bus Remix', 'Night Bus (Live at the Depot)', 'Night Bus - Remastered',
+        'Night Bus - Remastered 2011', 'Night Bus (2011 Remaster)', 'Night Bus (Remix) [Explicit]',
+        'Night Bus (feat. Kobalt Figgs)', 'Night Bus ft. Kobalt Figgs', 'Night Bus (Clean Version)',
+        'Night Bus (Sped Up)', 'Night Bus (Radio Edit)', 'Night Bus - Live', 'Night Bus (Original)',
+        'Night Bus*']
     assert {group('Tilly Ohm', title) for title in versions} == {group('Tilly Ohm', 'Night Bus')}
     others = ['Day Bus', 'Night Bus 2', 'Night Bus (Part Two)', 'Night Bus (Pt. 2)', 'Night Bus (Live It Up)',
               'Night Bus II', 'Night Bus (Interlude)', '(Remix)', '???', '!', 'Live']
@@ -258,8 +305,11 @@ def test_groups_by_title():
 
 
 def test_exact_duplicates(tmp_path):
-    save(tmp_path / 'json', song(1), song(2, song(1)['lyrics'] + '3Embed'), song(3, song(1)['lyrics'].upper(),
-                                                                                 artist='Kobalt Figgs'))
+    save(
+        tmp_path / 'json',
+        song(1),
+        song(2, song(1)['lyrics'] + '3Embed'),
+        song(3, song(1)['lyrics'].upper(), artist='Kobalt Figgs'))
     kept, report = result(tmp_path)
     assert list(kept) == ['Song 1'] and reasons(report) == {'Song 2': 'duplicate', 'Song 3': 'duplicate'}
     assert {dropped['of'] for dropped in report['dropped_songs']} == {'tilly-ohm/1.json'}
@@ -269,15 +319,20 @@ def test_the_best_copy_stays(tmp_path):
     text = song(1)['lyrics'] + '\n\n[Hook]\n' + lines(100, 4)
     holes = ' '.join('[?]' if at % 20 == 3 else word for at, word in enumerate(text.replace('\n', ' \n ').split(' ')))
     live = text.replace('\n', '\nyeah ', 2) + '\n\n[Outro]\nthank you all good night'
-    save(tmp_path / 'json', song(10, text[:len(text) * 2 // 3], title='Excerpt'), song(11, live, title='Night Bus (Live)'),
-         song(12, text, title='Night Bus'), song(13, holes, title='Holes'), song(14, title='Else'),
-         song(15, text.replace('[Verse 1]\n', '').replace('[Hook]\n', ''), title='Bare'),
-         song(16, text.replace('the', '[?]', 1) + '\none more line that nobody else has', title='Hole'))
+    save(
+        tmp_path / 'json',
+        song(10, text[:len(text) * 2 // 3], title='Excerpt'),
+        song(11, live, title='Night Bus (Live)'),
+        song(12, text, title='Night Bus'),
+        song(13, holes, title='Holes'),
+        song(14, title='Else'),
+        song(15, text.replace('[Verse 1]\n', '').replace('[Hook]\n', ''), title='Bare'),
+        song(16, text.replace('the', '[?]', 1) + '\none more line that nobody else has', title='Hole'))
     kept, report = result(tmp_path)
     assert list(kept) == ['Night Bus', 'Else']
-    assert reasons(report) == {'Excerpt': 'near duplicate', 'Night Bus (Live)': 'near duplicate', 'Holes': 'near duplicate',
-                               'Hole': 'near duplicate',
-                               'Bare': 'duplicate'}
+    assert reasons(report) == {
+        'Excerpt': 'near duplicate', 'Night Bus (Live)': 'near duplicate', 'Holes': 'near duplicate',
+        'Hole': 'near duplicate', 'Bare': 'duplicate'}
     assert {dropped['of'] for dropped in report['dropped_songs']} == {'tilly-ohm/12.json'}
 
 
@@ -286,10 +341,14 @@ def test_versions_share_a_group(tmp_path):
     save(tmp_path / 'json', song(1, title='Night Bus', lyrics=f'[Verse 1]\n{lines(1)}\n\n{hook}'),
          song(2, title='Night Bus (Remix)'), song(3, title='Night Bus, Pt. 2'), song(4, title='Else'))
     # under another artist, with the hook of the first and the verse of a third
-    save(tmp_path / 'json', song(5, title='Bus Again', artist='Nori Static', lyrics=f'[Verse 1]\n{lines(5)}\n\n{hook}'),
-         artist='nori-static')
-    save(tmp_path / 'json', song(6, title='Far', artist='Big A', lyrics=f'[Verse 1]\n{lines(5, 6)}\n\n[Verse 2]\n{lines(6)}'),
-         artist='big-a')
+    save(
+        tmp_path / 'json',
+        song(5, title='Bus Again', artist='Nori Static', lyrics=f'[Verse 1]\n{lines(5)}\n\n{hook}'),
+        artist='nori-static')
+    save(
+        tmp_path / 'json',
+        song(6, title='Far', artist='Big A', lyrics=f'[Verse 1]\n{lines(5, 6)}\n\n[Verse 2]\n{lines(6)}'),
+        artist='big-a')
     kept, report = result(tmp_path)
     groups = {title: entry['group'] for title, entry in kept.items()}
     assert len(groups) == 6 and report['groups'] == 3
@@ -310,7 +369,8 @@ def test_shingles():
 def test_pairs_are_those_of_a_plain_comparison():
     random, texts = Random(1), [lines(seed, 8) for seed in range(30)]
     for seed in range(30):  # a part of one song in front of another
-        texts.append('\n'.join(texts[seed].split('\n')[:random.randint(1, 8)]) + '\n' + lines(100 + seed, random.randint(1, 8)))
+        texts.append(
+            '\n'.join(texts[seed].split('\n')[:random.randint(1, 8)]) + '\n' + lines(100 + seed, random.randint(1, 8)))
     shingles = [selection.shingles_of(selection.words_of(text)) for text in texts] + [np.zeros(0, np.uint32)] * 2
     found = {(song, earlier): share for song, earlier, share in selection.similar_pairs(shingles)}
     sets = [set(each.tolist()) for each in shingles]
@@ -326,7 +386,10 @@ def test_pairs_are_those_of_a_plain_comparison():
 
 
 def test_a_hundred_copies_of_one_song(tmp_path):
-    save(tmp_path / 'json', *(song(number, song(1)['lyrics'] + f'\nshout {number} out') for number in range(1, 101)), song(500))
+    save(
+        tmp_path / 'json',
+        *(song(number, song(1)['lyrics'] + f'\nshout {number} out') for number in range(1, 101)),
+        song(500))
     kept, report = result(tmp_path)
     assert len(kept) == 2 and report['dropped']['near duplicate']['count'] == 99
 
@@ -345,12 +408,13 @@ def test_one_entry_a_line_in_a_fixed_order(tmp_path):
     assert text[0] == '[' and text[-2:] == [']', '']
     assert [json.loads(line.removesuffix(',')) for line in text[1:-2]] == list(kept.values())
     assert list(kept) == ['Song 50', 'Öl & "Gas" (Remix)', 'Song 9', 'Song 10']
-    assert kept['Öl & "Gas" (Remix)'] == {'text': song(2)['lyrics'], 'song_name': 'Öl & "Gas" (Remix)',
-                                          'artist_name': 'Tilly Ohm',
-                                          'group': 'tillyohm/olgas'}
+    assert kept['Öl & "Gas" (Remix)'] == {
+        'text': song(2)['lyrics'], 'song_name': 'Öl & "Gas" (Remix)', 'artist_name': 'Tilly Ohm',
+        'group': 'tillyohm/olgas'}
     assert 'Öl' in text[2]  # UTF-8, not escapes
     assert {path: path.read_bytes() for path in (tmp_path / 'json').rglob('*.*')} == crawled
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['data.json', 'preprocess_report.json']
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+        'data.json', 'preprocess_report.json']
 
 
 def test_the_same_bytes_on_any_number_of_cores(tmp_path):
@@ -358,7 +422,8 @@ def test_the_same_bytes_on_any_number_of_cores(tmp_path):
     files = []
     for workers in 1, 3:
         result(tmp_path, f'--num_workers={workers}')
-        files.append([(tmp_path / 'out' / name).read_bytes() for name in ('data.json', 'preprocess_report.json')])
+        files.append([(tmp_path / 'out' / name).read_bytes() for name in ('data.json',
+                                                                          'preprocess_report.json')])
     assert files[0] == files[1]
 
 
@@ -372,12 +437,15 @@ def test_the_shipped_songs_come_out_as_they_are(tmp_path):
 
 def test_the_report(tmp_path):
     states = [song(20 + n, '', state=state) for n, state in enumerate(['instrumental', 'unreleased', 'blocked'])]
-    dirty = song(2, f'2 ContributorsSong 2 Lyrics[Couplet 1: Q]\n{lines(2)}\n\n[Hook x2]\n{lines(3, 4)}3Embed')
+    dirty = song(
+        2,
+        f'2 ContributorsSong 2 Lyrics[Couplet 1: Q]\n{lines(2)}\n\n[Hook x2]\n{lines(3, 4)}3Embed')
     save(tmp_path / 'json', song(1), dirty, *states, *(song(30 + n, f'short {n}') for n in range(8)))
     kept, report = result(tmp_path)
     assert (report['in'], report['out']) == (13, 2)
     assert {reason: found['count'] for reason, found in report['dropped'].items()} == {
-        'fewer than 30 words': 8, 'not complete: instrumental': 1, 'not complete: unreleased': 1, 'not complete: blocked': 1}
+        'fewer than 30 words': 8, 'not complete: instrumental': 1, 'not complete: unreleased': 1,
+        'not complete: blocked': 1}
     assert len(report['dropped']['fewer than 30 words']['examples']) == 5 and len(report['dropped_songs']) == 11
     assert {'path': 'tilly-ohm/30.json', 'title': 'Song 30', 'artist': 'Tilly Ohm',
             'reason': 'fewer than 30 words'} in report['dropped_songs']
@@ -461,8 +529,11 @@ def test_ctrl_c_is_one_line(tmp_path, workers):
     save(tmp_path / 'json', *(song(number) for number in range(300)))
     pipe = next((tmp_path / 'json').glob('*/*.json')).with_name('999.json')
     os.mkfifo(pipe)
-    command = [sys.executable, GENERATOR / 'preprocess.py', '--data_dir=json', '--save_dir=out', f'--num_workers={workers}']
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8')
+    command = [
+        sys.executable, GENERATOR / 'preprocess.py', '--data_dir=json', '--save_dir=out',
+        f'--num_workers={workers}']
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8')
     with open(pipe, 'wb'):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)

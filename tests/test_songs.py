@@ -17,7 +17,8 @@ from nanorap.rap.rhyme import density, split_words
 
 FOLDER = ROOT / 'data/lyrics/demo'
 SONGS = {path: json.loads(path.read_text(encoding='utf-8')) for path in sorted(FOLDER.glob('*/*.json'))}
-HEADER = re.compile(r'\[(Intro|Verse \d|Hook|Chorus|Pre-Hook|Pre-Chorus|Bridge|Refrain|Interlude|Breakdown|Outro)\]')
+HEADER = re.compile(
+    r'\[(Intro|Verse \d|Hook|Chorus|Pre-Hook|Pre-Chorus|Bridge|Refrain|Interlude|Breakdown|Outro)\]')
 
 
 def test_enough_of_them():
@@ -102,7 +103,9 @@ def test_they_rhyme_beyond_chance():
 
 def test_the_table_counts_these_songs():
     table = (FOLDER / 'README.md').read_text(encoding='utf-8')
-    for artist, text in [*of_artist().items(), ('all', '\n\n'.join(song['lyrics'] for song in SONGS.values()))]:
+    for artist, text in [
+            *of_artist().items(),
+            ('all', '\n\n'.join(song['lyrics'] for song in SONGS.values()))]:
         songs, words = text.count('\n\n[Verse 1]') + text.startswith('[Verse 1]'), split_words(text)
         row = rf'\| {re.escape(artist)} \| [^|]*\| {songs} \| {len(words):,} \| {len(set(words)):,} \|'
         assert re.search(row, table), f'{artist}: {row}; run measure.py again'
