@@ -1,5 +1,5 @@
-# GPT-2 (124M) on OpenWebText, down to a loss of about 2.85 on one node of 8 A100 40GB in about 4 days (nanoGPT's recipe
-# and its figures; untried here):
+# GPT-2 (124M) on OpenWebText, down to a loss of about 2.85 on one node of 8 A100 40GB in about 4 days
+# (nanoGPT's recipe and its figures; untried here):
 # $ torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py
 
 out_dir = 'out-gpt2'

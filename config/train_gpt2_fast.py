@@ -1,7 +1,8 @@
-# config/train_gpt2.py's model, data and batch with what has paid off since GPT-2: rotary positions, normalised queries and
-# keys, squared ReLU, embeddings that carry the one before, an untied head, blocks that begin as the identity, Muon, a trapezoid
-# schedule. Untried at this size; config/train_shakespeare_char_cpu.py is much the same at 0.8M parameters, where the README
-# says what each part gave (normalised queries and keys nothing):
+# config/train_gpt2.py's model, data and batch with what has paid off since GPT-2: rotary positions,
+# normalised queries and keys, squared ReLU, embeddings that carry the one before, an untied head, blocks that
+# begin as the identity, Muon, a trapezoid schedule. Untried at this size;
+# config/train_shakespeare_char_cpu.py is much the same at 0.8M parameters; docs/experiments.md says what
+# each part gave (normalised queries and keys nothing):
 # $ torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2_fast.py
 
 out_dir = 'out-gpt2-fast'

@@ -1,4 +1,4 @@
-"""A script in a fork of a process that has imported what takes long: a user's run, but for those three seconds."""
+"""Run a script in a fork of a process that has imported torch, which saves three seconds per run."""
 
 import os
 import runpy
@@ -7,11 +7,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 forks = get_context('forkserver')
-forks.set_forkserver_preload(['torch', 'torch._dynamo', 'matplotlib.figure', 'matplotlib.backends.backend_agg'])
+forks.set_forkserver_preload(['torch', 'torch._dynamo', 'matplotlib.figure',
+                              'matplotlib.backends.backend_agg'])
 
 
 def call(path, args, cwd, env, stdout, stderr, timeout):
-    """The exit code; what it prints goes into the two files."""
+    """Run the script, and return its exit code; its output goes into the two files."""
     process = forks.Process(target=become, args=(path, args, cwd, env, stdout, stderr))
     process.start()
     process.join(timeout)
@@ -33,5 +34,6 @@ def become(path, args, cwd, env, stdout, stderr):
     sys.stdin = open(0)
     sys.argv = [str(path), *args]
     tests = Path(__file__).parent  # its sys.path is to be that of a script alone
-    sys.path = [str(Path(path).parent), *(p for p in sys.path if p and Path(p).resolve() not in (tests, tests.parent))]
+    sys.path = [str(Path(path).parent),
+                *(p for p in sys.path if p and Path(p).resolve() not in (tests, tests.parent))]
     runpy.run_path(path, run_name='__main__')

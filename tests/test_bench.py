@@ -1,4 +1,5 @@
-"""bench.py: its figures add up; what it says on paper, against counts by hand, measured peaks and published runs."""
+"""bench.py: its figures add up; what it says on paper, against counts by hand, measured peaks and published
+runs."""
 
 import json
 
@@ -12,7 +13,8 @@ from nanorap.bench.baselines import other_programs
 from nanorap.bench.measurements import Figures, exponent
 from nanorap.common import UserError
 
-TINY = ['--device=cpu', '--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=2', '--vocab_size=200']
+TINY = ['--device=cpu', '--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=2',
+        '--vocab_size=200']
 
 
 def figures(path):
@@ -20,7 +22,8 @@ def figures(path):
 
 
 def test_training_step_by_parts(tmp_path):
-    """The parts of a step add up to it, the profile is a trace, and the run is compared with an earlier one."""
+    """The parts of a step add up to it, the profile is a trace, and the run is compared with an earlier
+    one."""
     before = Figures(dict(mode='train', options={}), enabled=False)
     before.add('training', 'tokens/s', [1.0, 1.1, 1.2])
     before.write(tmp_path / 'before.json')
@@ -37,13 +40,16 @@ def test_training_step_by_parts(tmp_path):
 
 
 def test_other_modes(tmp_path):
-    """Sampling is told by format and batch size, beside others where the architecture allows it; data; scaling with a plot."""
-    result = run('bench.py', *TINY, '--mode=sample', '--repeats=1', '--decode_tokens=4', '--pos=alibi', '--json=sample.json',
-                 cwd=tmp_path, **ONE_THREAD)
+    """Sampling is told by format and batch size, beside others where the architecture allows it; data;
+    scaling with a plot."""
+    result = run('bench.py', *TINY, '--mode=sample', '--repeats=1', '--decode_tokens=4', '--pos=alibi',
+                 '--json=sample.json', cwd=tmp_path, **ONE_THREAD)
     names = figures(tmp_path / 'sample.json')
-    assert {f'decoding, {name}, batch {n}' for name in ('float32', 'int8') for n in (1, 2, 4, 8, 16)} <= {*names}
+    expected = {f'decoding, {name}, batch {n}' for name in ('float32', 'int8') for n in (1, 2, 4, 8, 16)}
+    assert expected <= {*names}
     assert "has no pos='alibi'" in result.stdout
-    run('bench.py', *TINY, '--mode=data', '--repeats=1', '--megabytes=1', '--json=data.json', cwd=tmp_path, **ONE_THREAD)
+    run('bench.py', *TINY, '--mode=data', '--repeats=1', '--megabytes=1', '--json=data.json', cwd=tmp_path,
+        **ONE_THREAD)
     data = figures(tmp_path / 'data.json')
     assert {'tiktoken.encode_ordinary_batch', 'drawing 2 x 64, documents'} <= {*data}
     assert data['peak memory of prepare.py'][0] < 0.25  # not that of the process which measures
@@ -63,8 +69,10 @@ def test_mistakes(tmp_path):
 
 
 def test_verdicts(tmp_path, capsys):
-    """None where the spreads overlap or repeats are few; fewer seconds are better, fewer tokens/s are worse."""
-    cases = [('overlap', 'tokens/s', [10, 11, 12], [11.5, 13, 14], 'no verdict'), ('few', 's', [1, 1], [9, 9], 'no verdict'),
+    """None where the spreads overlap or repeats are few; fewer seconds are better, fewer tokens/s are
+    worse."""
+    cases = [('overlap', 'tokens/s', [10, 11, 12], [11.5, 13, 14], 'no verdict'),
+             ('few', 's', [1, 1], [9, 9], 'no verdict'),
              ('faster', 'tokens/s', [10, 11, 12], [20, 22, 24], '2.000x  better'),
              ('slower', 'tokens/s', [20, 22, 24], [10, 11, 12], '0.500x  worse'),
              ('shorter', 's', [2, 4, 6], [1, 1, 1], '0.250x  better')]
@@ -82,13 +90,15 @@ def test_verdicts(tmp_path, capsys):
 @pytest.mark.parametrize('bias', [True, False])
 def test_peers_write_the_same(tmp_path, bias, capsys):
     """The programs that are timed do the work that we do: the same tokens, by the same weights."""
-    model = randomise_matrices(GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=32, vocab_size=64, bias=bias)))
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=32, vocab_size=64, bias=bias)
+    model = randomise_matrices(GPT(config))
     prompt = [3, 1, 4, 1, 5]
     ours = generate_ids(model, prompt, max_new_tokens=8, temperature=0)[0]
     calls = other_programs(model, tmp_path, [prompt] * 2, 8, 'cpu', dict(float32=torch.float32))
     assert calls['transformers float32']().tolist() == [prompt + ours] * 2
     if 'CTranslate2 float32' in calls:
-        assert [[int(token) for token in result.sequences[0]] for result in calls['CTranslate2 float32']()] == [ours] * 2
+        results = calls['CTranslate2 float32']()
+        assert [[int(token) for token in result.sequences[0]] for result in results] == [ours] * 2
     else:
         assert 'CTranslate2 is left out' in capsys.readouterr().err
 
@@ -96,8 +106,8 @@ def test_peers_write_the_same(tmp_path, bias, capsys):
 # ---- on paper
 
 @pytest.mark.parametrize('options', [
-    dict(), dict(mlp='swiglu'), dict(mlp='relu2', n_hidden=128), dict(pos='rotary'), dict(qk_norm=True), dict(n_kv_head=2),
-    dict(norm='rmsnorm')])
+    dict(), dict(mlp='swiglu'), dict(mlp='relu2', n_hidden=128), dict(pos='rotary'), dict(qk_norm=True),
+    dict(n_kv_head=2), dict(norm='rmsnorm')])
 @pytest.mark.parametrize('half', [False, True])
 def test_activations(options, half):
     """Against what autograd really keeps for a block's backward."""
@@ -109,28 +119,33 @@ def test_activations(options, half):
     shapes = {shape for p in block.parameters() if p.dim() > 1 for shape in (p.shape, p.mT.shape)}
 
     def keep(t):
-        if t.untyped_storage().data_ptr() not in mine and t.shape not in shapes:  # neither weights nor their half copies
+        # neither weights nor their copies in half precision
+        if t.untyped_storage().data_ptr() not in mine and t.shape not in shapes:
             kept[t.untyped_storage().data_ptr()] = t
         return t
 
-    x, rope = torch.randn(B, T, 64, requires_grad=True), model.rope(torch.arange(T)) if c.pos == 'rotary' else None
+    x, rope = torch.randn(B, T, 64,
+                          requires_grad=True), model.rope(torch.arange(T)) if c.pos == 'rotary' else None
     mine |= {t.untyped_storage().data_ptr() for t in rope or ()}  # all blocks share them
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast('cpu', torch.bfloat16, enabled=half):
+    autocast = torch.autocast('cpu', torch.bfloat16, enabled=half)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), autocast:
         block(x, rope, None, None)
     counted = estimate.block_activations(c, estimate.Job(B, T, half=half, on_cpu=True)) * B * T
     assert counted == pytest.approx(sum(t.untyped_storage().nbytes() for t in kept.values()), rel=0.02)
 
 
 @pytest.mark.parametrize(('launch', 'options'), [
-    # weights, gradients and the optimizer's averages are most of it, then activations, then what recomputing leaves of them
+    # weights, gradients and the optimizer's averages are most of it, then activations, then what recomputing
+    # leaves of them
     ('ddp', ['--n_layer=12', '--n_embd=512', '--n_head=4', '--block_size=16', '--batch_size=4']),
     ('fsdp', ['--n_layer=12', '--n_embd=512', '--n_head=4', '--block_size=16', '--batch_size=4']),
     (None, ['--n_layer=6', '--n_embd=128', '--n_head=4', '--block_size=64', '--batch_size=72']),
-    (None, ['--n_layer=6', '--n_embd=128', '--n_head=4', '--block_size=64', '--batch_size=192', '--recompute=True']),
+    (None, ['--n_layer=6', '--n_embd=128', '--n_head=4', '--block_size=64', '--batch_size=192',
+            '--recompute=True']),
 ])
 def test_memory_on_paper(tmp_path, monkeypatch, launch, options):
-    """Within 15% of the measured peak, of train.py's step in real processes. (Without the variable, glibc keeps what was
-    freed.)"""
+    """Within 15% of the measured peak, of train.py's step in real processes. (Without the variable, glibc
+    keeps what was freed.)"""
     monkeypatch.setenv('MALLOC_MMAP_THRESHOLD_', '100000')
     flags = ['--device=cpu', '--vocab_size=300', '--repeats=1', *options, f'--json={tmp_path / "bench.json"}']
     if launch:
@@ -144,7 +159,8 @@ def test_memory_on_paper(tmp_path, monkeypatch, launch, options):
 
 def gpt2():
     with torch.device('meta'):
-        return GPT(GPTConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50304, bias=False))
+        return GPT(GPTConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50304,
+                             bias=False))
 
 
 def days(machine, world, tokens, batch_size=12):
@@ -157,10 +173,11 @@ def days(machine, world, tokens, batch_size=12):
 
 def test_time_on_paper():
     """Published runs of GPT-2 124M. nanoGPT: 300B tokens in about 4 days on 8 A100-40GB
-    (https://github.com/karpathy/nanoGPT), which implies an MFU of 0.29. llm.c: 10B tokens in about 90 minutes on 8
-    A100-80GB, with kernels of its own (https://github.com/karpathy/llm.c/discussions/481): 0.63."""
+    (https://github.com/karpathy/nanoGPT), which implies an MFU of 0.29. llm.c: 10B tokens in about 90 minutes
+    on 8 A100-80GB, with kernels of its own (https://github.com/karpathy/llm.c/discussions/481): 0.63."""
     assert days(estimate.Machine('A100-40GB', 8, None, 0.293), 8, 300e9) == pytest.approx(4.06, abs=0.02)
-    assert days(estimate.Machine('A100-40GB', 8, None, 0.3), 8, 480 * 1024 * 600_000) == pytest.approx(4, rel=0.1)
+    n_tokens = 480 * 1024 * 600_000
+    assert days(estimate.Machine('A100-40GB', 8, None, 0.3), 8, n_tokens) == pytest.approx(4, rel=0.1)
     assert days(estimate.Machine('A100-80GB', 8, None, 0.63), 8, 10e9) * 24 == pytest.approx(1.5, rel=0.05)
 
 
@@ -174,11 +191,14 @@ def test_on_paper_by_hand():
     ddp = estimate.Job(12, 1024, 8, 'ddp', micro_batches=5)
     assert estimate.exchange(n, ddp) == pytest.approx(2 * 7 / 8 * 4 * n.total)
     # FSDP: twice the weights in bfloat16 and the gradients in fp32, in each micro-batch
-    assert estimate.exchange(n, ddp._replace(parallel='fsdp')) == pytest.approx(5 * 7 / 8 * (2 + 2 + 4) * n.total)
+    fsdp = ddp._replace(parallel='fsdp')
+    assert estimate.exchange(n, fsdp) == pytest.approx(5 * 7 / 8 * (2 + 2 + 4) * n.total)
     parts = estimate.memory(model.config, n, ddp)
-    assert [parts[key] for key in ('weights', 'gradients', 'optimizer', 'buckets')] == [k * n.total for k in (4, 4, 8, 4)]
+    assert [parts[key] for key in ('weights', 'gradients', 'optimizer',
+                                   'buckets')] == [k * n.total for k in (4, 4, 8, 4)]
     fsdp = estimate.memory(model.config, n, ddp._replace(parallel='fsdp'))
-    assert [fsdp[key] for key in ('weights', 'gradients', 'optimizer', 'buckets')] == [k * n.total / 8 for k in (4, 4, 8, 0)]
+    assert [fsdp[key] for key in ('weights', 'gradients', 'optimizer',
+                                  'buckets')] == [k * n.total / 8 for k in (4, 4, 8, 0)]
     most = estimate.largest_batch(model.config, n, ddp, 38e9)
     peaks = [estimate.memory(model.config, n, ddp._replace(batch_size=b))['peak'] for b in (most, most + 1)]
     assert peaks[0] <= 38e9 < peaks[1] and estimate.largest_batch(model.config, n, ddp, 1e9) == 0
@@ -194,10 +214,12 @@ def test_report_and_table():
     """What --mode=estimate prints (the README's tests run it as a script)."""
     machine, job = estimate.Machine('A100-40GB', 8, None, 0.3), estimate.Job(12, 1024)
     text = '\n'.join(estimate.report(dict(scratch=gpt2()), job, machine, [8], 480, 600_000))
-    for words in ('124.37M', '0.8548 GFLOPs', '491,520 tokens', '3.90 days', 'MFU of 30%', '0.87 GB per GPU and step'):
+    for words in ('124.37M', '0.8548 GFLOPs', '491,520 tokens', '3.90 days', 'MFU of 30%',
+                  '0.87 GB per GPU and step'):
         assert words in text
     assert 'does not fit' not in text
-    assert 'does not fit' in list(estimate.report(dict(a=gpt2()), job._replace(batch_size=240), machine, [1], 480, 1))[-1]
+    too_large = estimate.report(dict(a=gpt2()), job._replace(batch_size=240), machine, [1], 480, 1)
+    assert 'does not fit' in list(too_large)[-1]
     with pytest.raises(UserError, match='no multiple'):
         list(estimate.report(dict(scratch=gpt2()), job, machine, [3], 480, 1))
     lines = list(estimate.table(dict(small=gpt2(), same=gpt2()), job, machine, [1, 32], 480, 600_000))

@@ -15,14 +15,16 @@ from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
 
-@pytest.mark.parametrize(('parallel', 'batches'), [('ddp', 'documents'), ('ddp', 'stream'), ('fsdp', 'documents')])
+@pytest.mark.parametrize(('parallel', 'batches'),
+                         [('ddp', 'documents'), ('ddp', 'stream'), ('fsdp', 'documents')])
 def test_two_processes_equal_one(char_data, tmp_path, parallel, batches):
-    """5 windows an evaluation in batches of 2: the second process has none left for the last."""
+    """5 windows per evaluation in batches of 2: the second process has none left for the last."""
     flags = [*TINY, f'--dataset={char_data}', f'--batches={batches}', '--eval_interval=5', '--max_iters=20',
-             '--dropout=0.1', '--eval_iters=5', '--batch_size=2', '--gradient_accumulation_steps=4', '--learning_rate=3e-3']
+             '--dropout=0.1', '--eval_iters=5', '--batch_size=2', '--gradient_accumulation_steps=4',
+             '--learning_rate=3e-3']
     run('train.py', *flags, f'--out_dir={tmp_path / "one"}', **ONE_THREAD)
     result = torchrun(2, 'train.py', *flags, f'--out_dir={tmp_path / "two"}', f'--parallel={parallel}')
-    assert result.stdout.count('step 20: train loss') == 1  # one process speaks
+    assert result.stdout.count('step 20: train loss') == 1  # one process prints
     one, two = rows(tmp_path / 'one'), rows(tmp_path / 'two')
     assert len(one) == len(two) == 25
     for a, b in zip(one, two, strict=True):
@@ -35,9 +37,9 @@ def test_two_processes_equal_one(char_data, tmp_path, parallel, batches):
         assert all(torch.allclose(a[k], b[k], atol=1e-3) for k in a)
 
 
-def test_any_number_goes_on(char_data, tmp_path):
-    """2 processes with FSDP, then 1, then 2 with DDP: the losses and the data's order of one process all the way. With Muon,
-    whose momentum is sharded too."""
+def test_resume_with_another_number_of_processes(char_data, tmp_path):
+    """2 processes with FSDP, then 1, then 2 with DDP: the losses and the data's order of one process all the
+    way. With Muon, whose momentum is sharded too."""
     flags = [*TINY, f'--dataset={char_data}', '--eval_interval=3', '--dropout=0.1', '--lr_schedule=constant',
              '--optimizer=muon']
     run('train.py', *flags, '--max_iters=9', f'--out_dir={tmp_path / "one"}', **ONE_THREAD)
@@ -56,10 +58,12 @@ def test_any_number_goes_on(char_data, tmp_path):
 
 
 def test_fsdp_takes_less_memory(char_data, tmp_path, monkeypatch):
-    """At 38M parameters, 0.15 GB, what a process is spared of weights, gradients and AdamW's state. (Without the variable,
-    glibc keeps what was freed.)"""
-    flags = ['--device=cpu', f'--dataset={char_data}', '--block_size=16', '--batch_size=1', '--gradient_accumulation_steps=2',
-             '--n_layer=12', '--n_head=4', '--n_embd=512', '--max_iters=3', '--eval_iters=2', '--eval_interval=1000']
+    """At 38M parameters, 0.15 GB, what a process is spared of weights, gradients and AdamW's state. (Without
+    the variable, glibc keeps what was freed.)"""
+    flags = ['--device=cpu', f'--dataset={char_data}', '--block_size=16', '--batch_size=1',
+             '--gradient_accumulation_steps=2',
+             '--n_layer=12', '--n_head=4', '--n_embd=512', '--max_iters=3', '--eval_iters=2',
+             '--eval_interval=1000']
     monkeypatch.setenv('MALLOC_MMAP_THRESHOLD_', '100000')
     memory = {}
     for parallel in ('ddp', 'fsdp'):
@@ -70,11 +74,13 @@ def test_fsdp_takes_less_memory(char_data, tmp_path, monkeypatch):
     assert memory['ddp'] - memory['fsdp'] > 1.5 * whole, (memory, whole)
 
 
-def test_mistakes(char_data, tmp_path):
+def test_wrong_options_get_one_line(char_data, tmp_path):
     flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=1']
     assert 'choose ddp or fsdp' in run('train.py', *flags, '--parallel=tp', ok=False).message
-    assert 'multiple of their number, 2' in torchrun(2, 'train.py', *flags, '--gradient_accumulation_steps=3', ok=False).stderr
-    assert 'use --dtype=bfloat16' in torchrun(2, 'train.py', *flags, '--parallel=fsdp', '--dtype=float16', ok=False).stderr
+    result = torchrun(2, 'train.py', *flags, '--gradient_accumulation_steps=3', ok=False)
+    assert 'multiple of their number, 2' in result.stderr
+    result = torchrun(2, 'train.py', *flags, '--parallel=fsdp', '--dtype=float16', ok=False)
+    assert 'use --dtype=bfloat16' in result.stderr
 
 
 def workers(torchrun_process):
@@ -89,30 +95,35 @@ def wait_for(path, process):
 
 
 def test_a_killed_worker_comes_back(char_data, tmp_path):
-    """torchrun --max-restarts: the run goes on from its last checkpoint, and ends as if nothing had been. An older run's
-    checkpoints in the same folder are not taken for its own."""
-    flags = [*TINY, f'--dataset={char_data}', '--eval_interval=5', '--max_iters=60', '--dropout=0.1', '--lr_decay_iters=60']
+    """torchrun --max-restarts: the run goes on from its last checkpoint, and ends as if nothing had been. An
+    older run's checkpoints in the same folder are not taken for its own."""
+    flags = [*TINY, f'--dataset={char_data}', '--eval_interval=5', '--max_iters=60', '--dropout=0.1',
+             '--lr_decay_iters=60']
     torchrun(2, 'train.py', *flags, f'--out_dir={tmp_path / "a"}')
     shutil.copytree(tmp_path / 'a', tmp_path / 'b')
     for folder in (tmp_path / 'b').glob('step-*'):
         folder.rename(tmp_path / 'b' / f'step-0009{folder.name[-4:]}')
-    process = start(*TORCHRUN, '--nproc_per_node=2', '--max-restarts=3', 'train.py', *flags, f'--out_dir={tmp_path / "b"}',
-                    **ONE_THREAD)
+    process = start(*TORCHRUN, '--nproc_per_node=2', '--max-restarts=3', 'train.py', *flags,
+                    f'--out_dir={tmp_path / "b"}', **ONE_THREAD)
     wait_for(tmp_path / 'b/step-00000005', process)
     os.kill(workers(process)[-1], signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert out.count('parameters on cpu') == 2 and out.count('step 0: val loss') == 1  # two starts, one from the beginning
-    assert sorted(losses(tmp_path / 'b')) == list(range(1, 61)) and losses(tmp_path / 'a') == losses(tmp_path / 'b')
+    # two starts, one of them from the beginning
+    assert out.count('parameters on cpu') == 2 and out.count('step 0: val loss') == 1
+    assert sorted(losses(tmp_path / 'b')) == list(range(1, 61))
+    assert losses(tmp_path / 'a') == losses(tmp_path / 'b')
     assert equal(tmp_path / 'a/step-00000060', tmp_path / 'b/step-00000060')
 
 
-def test_a_restart_finds_no_address_of_the_dead():
-    """torchrun's store lives through its restarts. Here each start's second process is there first: it must wait for the new
-    first one, not for the address that the old one left."""
+def test_a_restart_ignores_the_address_of_the_previous_start():
+    """torchrun's store lives through its restarts. Here each start's second process is there first: it must
+    wait for the new first one, not for the address that the old one left."""
     store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
-    code = "from nanorap.runtime import setup; print('ready', flush=True); rt = setup('cpu'); print(rt.sum(1)); rt.close()"
-    env = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(store.port), WORLD_SIZE='2', TORCHELASTIC_USE_AGENT_STORE='True')
+    code = ("from nanorap.runtime import setup; print('ready', flush=True); rt = setup('cpu'); "
+            "print(rt.sum(1)); rt.close()")
+    env = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(store.port), WORLD_SIZE='2',
+               TORCHELASTIC_USE_AGENT_STORE='True')
     for _ in range(2):
         second = start(sys.executable, '-c', code, RANK='1', LOCAL_RANK='1', **env)
         assert second.stdout.readline() == 'ready\n'
@@ -123,21 +134,26 @@ def test_a_restart_finds_no_address_of_the_dead():
             assert process.returncode == 0 and out.endswith('[2.0]\n'), err
 
 
-def test_a_restart_is_known_by_the_runs_name(char_data, tmp_path):
-    """With several nodes torchrun's count of restarts differs between them, so --rdzv_id decides, and no name is none."""
+def test_a_restart_is_recognised_by_rdzv_id(char_data, tmp_path):
+    """With several nodes torchrun's count of restarts differs between them, so --rdzv_id decides, and no name
+    is none."""
     flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=2']
     torchrun_says = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', TORCHELASTIC_RESTART_COUNT='0')
-    for run_id, steps, first in (('bars', 2, 1), ('bars', 4, 3), ('verse', 2, 1), ('none', 4, 1), ('none', 4, 1)):
+    for run_id, steps, first in (('bars', 2, 1), ('bars', 4, 3), ('verse', 2, 1), ('none', 4, 1),
+                                 ('none', 4, 1)):
         result = run('train.py', *flags, f'--max_iters={steps}', **torchrun_says, TORCHELASTIC_RUN_ID=run_id)
-        assert f'step {first}: loss' in result.stdout and f'step {first - 1}: loss' not in result.stdout, run_id
+        assert f'step {first}: loss' in result.stdout, run_id
+        assert f'step {first - 1}: loss' not in result.stdout, run_id
 
 
 @pytest.mark.parametrize('to', ['torchrun', 'one worker'])
 def test_all_stop_at_the_same_step(char_data, tmp_path, to):
-    """torchrun passes a signal on to all; a cluster's scheduler may send it to one. FSDP would hang if they disagreed."""
-    process = start(*TORCHRUN, '--nproc_per_node=2', 'train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}',
-                    '--max_iters=1000000', '--eval_interval=50', '--always_save_checkpoint=False', '--parallel=fsdp',
-                    **ONE_THREAD)
+    """torchrun passes a signal on to all; a cluster's scheduler may send it to one. FSDP would hang if they
+    disagreed."""
+    process = start(*TORCHRUN, '--nproc_per_node=2', 'train.py', *TINY, f'--dataset={char_data}',
+                    f'--out_dir={tmp_path}',
+                    '--max_iters=1000000', '--eval_interval=50', '--always_save_checkpoint=False',
+                    '--parallel=fsdp', **ONE_THREAD)
     wait_for(tmp_path / 'step-00000050', process)
     os.kill(process.pid if to == 'torchrun' else workers(process)[-1], signal.SIGTERM)
     out, _ = process.communicate(timeout=200)

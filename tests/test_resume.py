@@ -31,13 +31,16 @@ def small_data(tmp_path_factory):
     ['--batches=stream', '--eval_iters=None', '--dtype=float16', 'small'],
 ], ids=' '.join)
 def test_resume_is_exact(char_data, small_data, tmp_path, flags):
-    """8 steps at once, and the same from step 4 on: weights and optimizer to the bit, and one log without gaps."""
+    """8 steps at once, and the same from step 4 on: weights and optimizer to the bit, and one log without
+    gaps."""
     data = small_data if 'small' in flags else char_data
-    flags = [*TINY, f'--dataset={data}', '--eval_interval=4', '--max_iters=8', *(f for f in flags if f != 'small')]
+    flags = [*TINY, f'--dataset={data}', '--eval_interval=4', '--max_iters=8',
+             *(f for f in flags if f != 'small')]
     a, b = tmp_path / 'a', tmp_path / 'b'
     run('train.py', *flags, f'--out_dir={a}')
     if data == small_data:
-        assert state(a / 'step-00000004')['row'] > read_meta(data)['splits']['train']['documents']  # an epoch is over
+        n_documents = read_meta(data)['splits']['train']['documents']
+        assert state(a / 'step-00000004')['row'] > n_documents  # an epoch is over
     shutil.copytree(a, b)
     shutil.rmtree(b / 'step-00000008')
     result = run('train.py', *flags, f'--out_dir={b}', '--init_from=resume')
@@ -45,19 +48,22 @@ def test_resume_is_exact(char_data, small_data, tmp_path, flags):
     assert equal(a / 'step-00000008', b / 'step-00000008')
     for key in ('step', 'row', 'tokens', 'loss', 'val_loss', 'lr'):
         assert [row.get(key) for row in rows(a)] == [row.get(key) for row in rows(b)], key
-    assert state(a / 'step-00000008') == state(b / 'step-00000008') | dict(settings=state(a / 'step-00000008')['settings'])
+    state_a, state_b = state(a / 'step-00000008'), state(b / 'step-00000008')
+    assert state_a == state_b | dict(settings=state_a['settings'])
 
 
 def test_changed_settings_are_named(trained, char_data, tmp_path):
     out, _ = trained
     shutil.copytree(out, tmp_path / 'out')
-    write_dataset(tmp_path, CharTokenizer(read_meta(char_data)['chars']), [('train', 'ab' * 99), ('val', 'ab' * 99)])
-    flags = [*TINY, '--init_from=resume', f'--out_dir={tmp_path / "out"}', '--batches=documents', '--lr_decay_iters=40',
-             '--eval_interval=20', '--max_iters=42']
-    warning = run('train.py', *flags, f'--dataset={tmp_path}', '--beta2=0.99', '--batch_size=2', '--log_interval=2').stderr
+    write_dataset(tmp_path, CharTokenizer(read_meta(char_data)['chars']),
+                  [('train', 'ab' * 99), ('val', 'ab' * 99)])
+    flags = [*TINY, '--init_from=resume', f'--out_dir={tmp_path / "out"}', '--batches=documents',
+             '--lr_decay_iters=40', '--eval_interval=20', '--max_iters=42']
+    warning = run('train.py', *flags, f'--dataset={tmp_path}', '--beta2=0.99', '--batch_size=2',
+                  '--log_interval=2').stderr
     assert 'resuming with other settings' in warning and warning.count('\n') == 1
-    for change in ('beta2 was 0.95 and is 0.99', 'batch_size was 4 and is 2', 'max_iters was 40 and is 42', 'dataset was ',
-                   'train.bin was ', 'val.bin was '):
+    for change in ('beta2 was 0.95 and is 0.99', 'batch_size was 4 and is 2', 'max_iters was 40 and is 42',
+                   'dataset was ', 'train.bin was ', 'val.bin was '):
         assert change in warning, change
     assert warning.count(' was ') == 6
     result = run('train.py', *flags, f'--dataset={char_data}', '--optimizer=muon', ok=False)
@@ -65,11 +71,12 @@ def test_changed_settings_are_named(trained, char_data, tmp_path):
 
 
 def test_patience(trained, char_data, tmp_path):
-    """A learning rate that makes it worse: the run ends after two evaluations without a new best, which stays."""
+    """A learning rate that makes it worse: the run ends after two evaluations without a new best, which
+    stays."""
     shutil.copytree(trained[0], tmp_path / 'out')
     best = (tmp_path / 'out/best/config.json').read_text()
-    result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--init_from=resume',
-                 '--batches=documents', '--eval_interval=5', '--max_iters=1000',
+    result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}',
+                 '--init_from=resume', '--batches=documents', '--eval_interval=5', '--max_iters=1000',
                  '--lr_schedule=constant', '--learning_rate=1.0',
                  '--patience=2', '--always_save_checkpoint=False')
     assert max(losses(tmp_path / 'out')) == 50 and 'held-out loss' in result.stdout
@@ -77,7 +84,7 @@ def test_patience(trained, char_data, tmp_path):
     assert (tmp_path / 'out/best/config.json').read_text() == best
 
 
-def test_best_on_disk_is_what_counts(trained, char_data, tmp_path):
+def test_best_is_replaced_by_a_lower_loss_only(trained, char_data, tmp_path):
     """best/ from a step behind the checkpoint that the run goes on from is replaced by a lower loss only."""
     shutil.copytree(trained[0], tmp_path / 'out')
     path = tmp_path / 'out/best/config.json'
@@ -90,16 +97,18 @@ def test_best_on_disk_is_what_counts(trained, char_data, tmp_path):
     # that of another run, which this one has not come to replace before it was stopped, says nothing
     path = tmp_path / 'another/best/config.json'
     path.write_text(json.dumps(config | dict(val_loss=0.5, run='another')))
-    run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "another"}', '--init_from=resume',
-        '--batches=documents', '--eval_interval=5', '--max_iters=45')
+    run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "another"}',
+        '--init_from=resume', '--batches=documents', '--eval_interval=5', '--max_iters=45')
     assert json.loads(path.read_text())['step'] == 45
 
 
-def test_a_new_run_in_an_old_ones_folder(trained, char_data, tmp_path):
+def test_a_new_run_removes_the_checkpoints_of_an_old_one(trained, char_data, tmp_path):
     shutil.copytree(trained[0], tmp_path / 'out')
-    result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--max_iters=1')
+    result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}',
+                 '--max_iters=1')
     assert 'holds the checkpoints of another run' in result.stderr
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['best', 'log.csv', 'loss.png', 'step-00000001']
+    files = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    assert files == ['best', 'log.csv', 'loss.png', 'step-00000001']
     assert json.loads((tmp_path / 'out/best/config.json').read_text())['step'] == 1
 
 
@@ -109,11 +118,13 @@ def test_a_damaged_best_is_not_used(trained, tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert 'is damaged (model.safetensors has changed' in run('sample.py', f'--out_dir={tmp_path / "out"}', ok=False).message
+    message = run('sample.py', f'--out_dir={tmp_path / "out"}', ok=False).message
+    assert 'is damaged (model.safetensors has changed' in message
 
 
 def test_a_time_budget(char_data, tmp_path):
-    flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=1000000', '--eval_interval=1000000']
+    flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=1000000',
+             '--eval_interval=1000000']
     result = run('train.py', *flags, '--max_minutes=0.05')
     step = max(losses(tmp_path))
     assert f'step {step}: train loss' in result.stdout and (tmp_path / f'step-{step:08d}').exists()

@@ -1,6 +1,7 @@
-"""What a run survives: signals, kills at any moment, full disks, numbers that are none, long times.
+"""What a run survives: signals, kills at any moment, full disks, NaNs, many steps.
 
-KILLS=500 python -m pytest tests/test_survival.py -k killed    # tries the kills more often than a test suite should
+More kills than a test suite should try:
+KILLS=500 python -m pytest tests/test_survival.py -k killed
 """
 
 import json
@@ -33,14 +34,17 @@ FLAGS = [*TINY, '--dropout=0.1', '--lr_schedule=constant', '--learning_rate=1e-3
 def uninterrupted(char_data, tmp_path_factory):
     """The run that nothing happens to."""
     out = tmp_path_factory.mktemp('uninterrupted')
-    run('train.py', *FLAGS, f'--dataset={char_data}', f'--out_dir={out}', f'--max_iters={STEPS}', '--eval_interval=40')
+    run('train.py', *FLAGS, f'--dataset={char_data}', f'--out_dir={out}', f'--max_iters={STEPS}',
+        '--eval_interval=40')
     return out
 
 
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals(char_data, tmp_path, uninterrupted, number, code):
-    """More of them, up to the process' very end, change nothing: the step is finished and saved, and the run goes on."""
-    flags = [*FLAGS, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=40', '--always_save_checkpoint=False']
+    """More of them, up to the process' very end, change nothing: the step is finished and saved, and the run
+    goes on."""
+    flags = [*FLAGS, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=40',
+             '--always_save_checkpoint=False']
     process = start(sys.executable, 'train.py', *flags, '--max_iters=1000000')
     while 'step 5:' not in process.stdout.readline():
         assert process.poll() is None, process.stderr.read()
@@ -54,13 +58,16 @@ def test_signals(char_data, tmp_path, uninterrupted, number, code):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['log.csv', f'step-{step:08d}']
     run('train.py', *flags, '--max_iters=40', '--init_from=resume')
     a, b = rows(uninterrupted), rows(tmp_path)
-    assert [row.get('loss', row.get('val_loss')) for row in b] == [row.get('loss', row.get('val_loss')) for row in a[: len(b)]]
+    losses_a, losses_b = ([row.get('loss', row.get('val_loss')) for row in log] for log in (a, b))
+    assert losses_b == losses_a[: len(b)]
 
 
 def test_killed_runs(char_data, tmp_path, uninterrupted):
-    """train.py killed at random moments, and started again each time: the end is that of the run that nobody killed."""
+    """train.py killed at random moments, and started again each time: the end is that of the run that nobody
+    killed."""
     kills, most_lost = KILLS or 3, 0
-    flags = [*FLAGS, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=2', f'--max_iters={STEPS}']
+    flags = [*FLAGS, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=2',
+             f'--max_iters={STEPS}']
     print('seed', seed := int(time.time()))
     rng = random.Random(seed)
     for kill in range(kills):
@@ -84,7 +91,8 @@ def test_killed_runs(char_data, tmp_path, uninterrupted):
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork here')
 def test_killed_saves(tmp_path):
-    """A process that does nothing but save, killed at random moments: what it said was saved is there, and whole."""
+    """A process that does nothing but save, killed at random moments: what it said was saved is there, and
+    whole."""
     weights, tokenizer = dict(w=torch.arange(100_000)), CharTokenizer('ab')
     print('seed', seed := int(time.time()))
     rng, step = random.Random(seed), 0
@@ -97,7 +105,8 @@ def test_killed_saves(tmp_path):
                     about = dict(config=dict(val_loss=1 / step, step=step, run='a'), state=dict(step=step))
                     ckpt.write_folder(tmp_path / 'best', dict(model=weights), about, tokenizer)
                     for _ in range(2):  # a step may come twice
-                        ckpt.save_step(tmp_path, step, dict(model=weights, optimizer=weights), about, tokenizer)
+                        ckpt.save_step(tmp_path, step, dict(model=weights, optimizer=weights), about,
+                                       tokenizer)
                     os.write(writer, b'%9d' % step)
             finally:
                 os._exit(1)
@@ -115,7 +124,8 @@ def test_killed_saves(tmp_path):
 
 
 def test_a_full_disk(char_data, tmp_path):
-    """Files can't grow beyond 150 kB: the optimizer's state doesn't fit, and nothing that was there is lost."""
+    """Files can't grow beyond 150 kB: the optimizer's state doesn't fit, and nothing that was there is
+    lost."""
     flags = [*FLAGS, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=5']
     run('train.py', *flags, '--max_iters=5')
     before = {path: path.read_bytes() for path in tmp_path.glob('step-*/*')}
@@ -123,8 +133,8 @@ def test_a_full_disk(char_data, tmp_path):
     def limit(size):
         def set_limit():
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        result = subprocess.run([sys.executable, 'train.py', *flags, '--max_iters=10', '--init_from=resume'], text=True,
-                                capture_output=True, preexec_fn=set_limit)
+        result = subprocess.run([sys.executable, 'train.py', *flags, '--max_iters=10', '--init_from=resume'],
+                                text=True, capture_output=True, preexec_fn=set_limit)
         assert result.returncode == 1 and 'Traceback' not in result.stderr
         return result.stderr.splitlines()[-1]
 
@@ -141,7 +151,8 @@ def test_a_pickle_is_never_run(tmp_path):
 
     folder = tmp_path / 'out' / 'step-00000001'
     folder.mkdir(parents=True)
-    for name in ('model.safetensors', 'optimizer.safetensors', 'config.json', 'state.json', 'ckpt.pt', 'optimizer.pt'):
+    for name in ('model.safetensors', 'optimizer.safetensors', 'config.json', 'state.json', 'ckpt.pt',
+                 'optimizer.pt'):
         (folder / name).write_bytes(pickle.dumps(Malicious()))
         torch.save(Malicious(), folder / f'{name}.pt')
     sums = ''.join(f'{sha256(file)}  {file.name}\n' for file in folder.iterdir())
@@ -161,9 +172,11 @@ def a_dataset(folder, text='ab' * 999):
 
 
 def test_a_nan_is_left_out(tmp_path):
-    """A token whose embedding is infinite spoils the batches that hold it: those steps are not taken, all others are."""
+    """A token whose embedding is infinite spoils the batches that hold it: those steps are not taken, all
+    others are."""
     data = a_dataset(tmp_path, 'ab' * 600 + 'c' + 'ba' * 600)
-    flags = [*TINY, f'--dataset={data}', f'--out_dir={tmp_path / "out"}', '--tie_weights=False', '--eval_interval=5']
+    flags = [*TINY, f'--dataset={data}', f'--out_dir={tmp_path / "out"}', '--tie_weights=False',
+             '--eval_interval=5']
     run('train.py', *flags, '--max_iters=5')
     folder = max((tmp_path / 'out').glob('step-*'))
     weights = load_file(folder / 'model.safetensors')
@@ -171,7 +184,8 @@ def test_a_nan_is_left_out(tmp_path):
     save_file(weights, folder / 'model.safetensors')
     lines = (folder / SUMS).read_text().splitlines()
     digest = sha256(folder / 'model.safetensors')
-    (folder / SUMS).write_text('\n'.join(f'{digest}  model.safetensors' if 'model' in s else s for s in lines) + '\n')
+    lines = [f'{digest}  model.safetensors' if 'model' in line else line for line in lines]
+    (folder / SUMS).write_text('\n'.join(lines) + '\n')
     result = run('train.py', *flags, '--max_iters=25', '--init_from=resume')
     log = rows(tmp_path / 'out')
     bad = [row for row in log if 'loss' in row and not np.isfinite(row['loss'])]
@@ -187,14 +201,15 @@ def test_a_nan_is_left_out(tmp_path):
 
 
 def test_memory_does_not_grow(tmp_path):
-    """Rows from all over a file of 512 MB (with holes: nothing is on disk), most of whose pages are touched: a file that
-    stays mapped would keep them."""
+    """Rows from all over a file of 512 MB (with holes: nothing is on disk), most of whose pages are touched:
+    a file that stays mapped would keep them."""
     data, n_tokens = a_dataset(tmp_path), 2**28
     os.truncate(data / 'train.bin', 2 * n_tokens)
     meta = json.loads((data / 'meta.json').read_text())
     meta['splits']['train'] |= dict(tokens=n_tokens)
     (data / 'meta.json').write_text(json.dumps(meta))
-    run('train.py', '--device=cpu', f'--dataset={data}', f'--out_dir={tmp_path / "out"}', '--block_size=8', '--batch_size=64',
+    run('train.py', '--device=cpu', f'--dataset={data}', f'--out_dir={tmp_path / "out"}', '--block_size=8',
+        '--batch_size=64',
         '--gradient_accumulation_steps=1', '--n_layer=1', '--n_head=1', '--n_embd=8', '--max_iters=600',
         '--eval_interval=1000', '--eval_iters=8')
     memory = [row['memory'] for row in rows(tmp_path / 'out') if 'memory' in row]
