@@ -84,7 +84,7 @@ tie_weights = GPTConfig.tie_weights
 logit_softcap: float | None = GPTConfig.logit_softcap  # None: off
 rope_theta = GPTConfig.rope_theta
 norm_eps = GPTConfig.norm_eps
-init = 'gpt2'  # gpt2, zero (layers that write to the residual stream begin with zeros), uniform
+init = 'gpt2'  # gpt2, zero (layers that write to the residual stream begin with zeros)
 # any model
 dropout = 0.0  # for pretraining 0 is good, for fine-tuning try 0.1
 freeze_embd = False  # embeddings, and a head that shares them, stay as they are: for fine-tuning
