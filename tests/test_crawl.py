@@ -1,4 +1,4 @@
-"""crawl.py against a small Genius on 127.0.0.1: the script runs as a process of its own, over real HTTP, with real faults."""
+"""crawl.py as a process of its own, against a small Genius on 127.0.0.1, over real HTTP, with real faults."""
 
 import contextlib
 import ctypes
@@ -16,16 +16,14 @@ import threading
 import time
 import unicodedata
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-GENERATOR = Path(__file__).resolve().parents[1] / 'data' / 'lyrics' / 'data_generator'
-sys.path.insert(0, str(GENERATOR))
+sys.path.insert(0, str(ROOT / 'data/lyrics/data_generator'))
 from crawl import main
 from genius import backoff, describe
 from store import slug
@@ -33,8 +31,10 @@ from words import name_key
 
 from nanorap.common import UserError
 
+SCRIPT = ROOT / 'data/lyrics/data_generator/crawl.py'
 TOKEN = 'sEcrEt-tOkEn-0123456789'
-ENV = {key: value for key, value in os.environ.items() if key != 'GENIUS_ACCESS_TOKEN' and 'proxy' not in key.lower()}
+ENV = {key: value for key, value in os.environ.items()
+       if key != 'GENIUS_ACCESS_TOKEN' and 'proxy' not in key.lower()}
 posix = pytest.mark.skipif(os.name == 'nt', reason='sends POSIX signals')
 
 
@@ -42,7 +42,7 @@ posix = pytest.mark.skipif(os.name == 'nt', reason='sends POSIX signals')
 
 
 class Genius(ThreadingHTTPServer):
-    """Artists and songs (a dict each), the requests that came, and the faults that a test switches on."""
+    """Artists and songs (a dict each), the requests received, and the faults that a test switches on."""
 
     daemon_threads = True
 
@@ -57,18 +57,27 @@ class Genius(ThreadingHTTPServer):
         pass  # a client that was stopped
 
     def add(self, artist, *titles, **changes):
+        """Add songs of an artist, three by default, with some fields changed; return the last one's id."""
         number = self.artists.setdefault(artist, 100 + len(self.artists))
         for title in titles or [f'{artist} {n}' for n in range(3)]:
             song_id = 1000 + len(self.songs)
             self.songs[song_id] = {
-                'id': song_id, 'title': title, 'url': f'https://genius.com/song-{song_id}-lyrics', 'featured_artists': [],
-                'lyrics_state': 'complete', 'primary_artist': {'id': number, 'name': artist}, 'sings': [number],
-                'instrumental': False, 'language': 'en', 'flag': False, 'html': page(song_id),
+                'id': song_id,
+                'title': title,
+                'url': f'https://genius.com/song-{song_id}-lyrics',
+                'primary_artist': {'id': number, 'name': artist},
+                'featured_artists': [],
+                'lyrics_state': 'complete',
+                'language': 'en',
+                'instrumental': False,  # in lists
+                'flag': False,  # the same in the answer for the song alone
+                'sings': [number],  # the ids of the artists whose lists have the song
+                'html': page(song_id),
             } | changes
         return song_id
 
     def fault(self, pattern, act, times=999):
-        """The next requests that match are answered by act: (status, body[, headers]), or a function of the handler."""
+        """Answer the next requests that match by act: (status, body[, headers]), or a handler's function."""
         self.faults.append([pattern, act, times])
 
     def find_fault(self, path):
@@ -78,20 +87,23 @@ class Genius(ThreadingHTTPServer):
                 return fault[1]
 
     def asked(self, pattern=r'^/song-(\d+)-lyrics'):
-        """The ids asked for, in order: of song pages, or by another pattern."""
+        """Return the ids asked for, in order: of song pages, or by another pattern."""
         return [int(match[1]) for path in self.requests if (match := re.search(pattern, path))]
 
 
 def page(song_id):
-    """A song page as Genius writes it: the lyrics in several containers, with links, and things between that are none."""
+    """Return a song page as Genius writes it: the lyrics in several containers, with other parts between."""
     return f'''<html><head><title>Song {song_id} Lyrics</title></head><body><div id="lyrics-root">
 <div data-lyrics-container="true" class="Lyrics__Container"><div data-exclude-from-selection="true"><div
-class="LyricsHeader__Container">3 Contributors</div></div>[Verse 1]<br/><a href="/9"><span>first line of {song_id}<br/>second
+class="LyricsHeader__Container">3 Contributors</div></div>[Verse 1]<br/><a href="/9"><span>\
+first line of {song_id}<br/>second
  &amp; <i>slanted</i></span></a><br/></div><div class="RightSidebar">an advertisement</div>
-<div data-lyrics-container="true" class="Lyrics__Container">[Chorus]<br/>naïve “last” line</div></div></body></html>'''
+<div data-lyrics-container="true" class="Lyrics__Container">[Chorus]<br/>naïve “last” line</div>\
+</div></body></html>'''
 
 
-def text(song_id):
+def lyrics_of(song_id):
+    """Return what the library reads from page(song_id)."""
     return f'[Verse 1]\nfirst line of {song_id}\nsecond\n & slanted\n[Chorus]\nnaïve “last” line'
 
 
@@ -120,18 +132,20 @@ class Handler(BaseHTTPRequestHandler):
                 401,
                 f'{{"error": "invalid_token", "you_sent": "{self.headers["authorization"]}"}}')
         if url.path == '/search':
-            start = unicodedata.normalize('NFKD', query['q']).casefold().lstrip('$')[:1]
-            hits = [song for song in genius.songs.values() if start in song['primary_artist']['name'].casefold()]
+            letter = unicodedata.normalize('NFKD', query['q']).casefold().lstrip('$')[:1]
+            hits = [song for song in genius.songs.values()
+                    if letter in song['primary_artist']['name'].casefold()]
             return self.send(200, {
                 'hits': [{'type': 'song', 'result': song} for song in hits[number * 10 - 10 : number * 10]]})
         if match := re.fullmatch(r'/artists/(\d+)/songs', url.path):
             size = min(int(query['per_page']), 4)  # small pages, so that a few songs take several
-            found = [song for song in genius.songs.values() if int(match[1]) in song['sings']]
-            songs = [{k: v for k, v in song.items() if k not in ('language', 'html', 'sings', 'flag')}
-                     for song in found[number * size - size : number * size]]
+            listed = [song for song in genius.songs.values() if int(match[1]) in song['sings']]
+            hidden = ('language', 'html', 'sings', 'flag')
+            songs = [{key: value for key, value in song.items() if key not in hidden}
+                     for song in listed[number * size - size : number * size]]
             return self.send(200, {
                 'songs': songs,
-                'next_page': number + 1 if number * size < len(found) else None})
+                'next_page': number + 1 if number * size < len(listed) else None})
         if match := re.fullmatch(r'/artists/(\d+)', url.path):
             for name, artist_id in genius.artists.items():
                 if artist_id == int(match[1]):
@@ -152,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def stall(handler):
-    """Not a word, until the client has had enough."""
+    """Send nothing until the client gives up."""
     handler.server.closing.wait(20)
 
 
@@ -162,13 +176,13 @@ def stall_midway(handler):
 
 
 def reset(handler):
-    """The connection is torn down: the client sees ECONNRESET."""
+    """Reset the connection: the client gets ECONNRESET."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
     handler.connection.close()
 
 
 def cut(handler):
-    """Less than was promised."""
+    """Send less than Content-Length says."""
     handler.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"resp')
 
 
@@ -187,12 +201,12 @@ def genius():
 
 
 def command(genius, *options, rate=1000):
-    return [sys.executable, str(GENERATOR / 'crawl.py'), f'--requests_per_second={rate}', '--patience=0.5',
+    return [sys.executable, str(SCRIPT), f'--requests_per_second={rate}', '--patience=0.5',
             f'--api_root={genius.root if genius else "http://127.0.0.1:9"}', *map(str, options)]
 
 
 def crawl(genius, cwd, *options, code=0, rate=1000, prepare=None, **env):
-    """The finished process. Whatever happened, the token is nowhere to be seen."""
+    """Run the script to its end; return the process. Its output and files must not have the token."""
     done = subprocess.run(
         command(genius, *options, rate=rate),
         cwd=cwd,
@@ -209,7 +223,7 @@ def crawl(genius, cwd, *options, code=0, rate=1000, prepare=None, **env):
 
 
 def files(cwd):
-    """{path: song} of all that lies in the artists' folders: nothing half-written is among it."""
+    """Return {path: song} of all files in the artists' folders, which must be whole."""
     return {path.relative_to(cwd / 'json').as_posix(): json.loads(path.read_text(encoding='utf-8'))
             for path in sorted((cwd / 'json').glob('*/*'))}
 
@@ -226,115 +240,173 @@ def listed(cwd, key):
     return {int(number): song['state'] for number, song in manifest(cwd)[key]['songs'].items()}
 
 
-def rows(done):
-    """{artist: {column: number}} of the final table."""
+def table_of(done):
+    """Return {artist: {column: number}} of the final table."""
     head, *lines = [line for line in done.stdout.splitlines() if re.match(r'.{30} +(kept|\d+) ', line)]
     columns = ['kept', 'new', 'other artist', 'instrumental', 'unreleased', 'blocked', 'failed', 'left']
     assert re.findall('|'.join(columns), head) == columns
-    return {line[:30].strip(): dict(zip(columns, map(int, re.findall(r'\d+', line[30:].split('<-')[0])), strict=True))
-            for line in lines}
+    table = {}
+    for line in lines:
+        numbers = map(int, re.findall(r'\d+', line[30:].split('<-')[0]))
+        table[line[:30].strip()] = dict(zip(columns, numbers, strict=True))
+    return table
+
+
+def modification_times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.glob('*/*')}
 
 
 # ---- the main path ----
 
 
-def test_songs_come_home_once(genius, tmp_path):
+NO_OTHERS = {'other artist': 0, 'instrumental': 0, 'unreleased': 0, 'blocked': 0, 'failed': 0, 'left': 0}
+
+
+def two_artists(genius, folder):
+    """Add two artists with seven songs and one not to be crawled; return the options that name the two."""
     genius.add('Kobalt Figgs', *[f'Fig {n}' for n in range(6)])
-    last = genius.add('Tilly Ohm', 'Öl')
+    genius.add('Tilly Ohm', 'Öl')
     genius.add('Nobody Asked')
-    (tmp_path / 'names.txt').write_bytes(
-        '\ufeff# mine\r\n\r\n  Kobalt Figgs\r\n#Nobody Asked\r\nKOBALT FIGGS\r\n'.encode())
-    options = ['--artist_file=names.txt', '--artists', 'tílly ohm!', 'Kobalt Figgs']
-    done = crawl(genius, tmp_path, *options)
-    got = files(tmp_path)
-    assert list(got) == [f'kobalt-figgs/{n}.json' for n in range(1000, 1006)] + ['tilly-ohm/1006.json']
-    assert got[f'tilly-ohm/{last}.json'] == {
-        'id': last,
+    names = '\ufeff# mine\r\n\r\n  Kobalt Figgs\r\n#Nobody Asked\r\nKOBALT FIGGS\r\n'
+    (folder / 'names.txt').write_bytes(names.encode())
+    return ['--artist_file=names.txt', '--artists', 'tílly ohm!', 'Kobalt Figgs']
+
+
+def test_each_song_is_fetched_once_into_its_file(genius, tmp_path):
+    crawl(genius, tmp_path, *two_artists(genius, tmp_path))
+    songs = files(tmp_path)
+    assert list(songs) == [f'kobalt-figgs/{n}.json' for n in range(1000, 1006)] + ['tilly-ohm/1006.json']
+    assert songs['tilly-ohm/1006.json'] == {
+        'id': 1006,
         'title': 'Öl',
         'artist': 'Tilly Ohm',
-        'url': f'https://genius.com/song-{last}-lyrics',
+        'url': 'https://genius.com/song-1006-lyrics',
         'language': 'en',
         'state': 'complete',
-        'lyrics': text(last)}
+        'lyrics': lyrics_of(1006)}
     assert genius.asked() == genius.asked(r'^/songs/(\d+)') == [*range(1000, 1007)]
-    assert not [path for path in genius.requests if path.startswith('/api/')]  # the public site's, where no token goes
+
+
+def test_requests_use_the_api_and_ask_for_popular_songs_first(genius, tmp_path):
+    crawl(genius, tmp_path, *two_artists(genius, tmp_path))
+    public_site = [path for path in genius.requests if path.startswith('/api/')]  # where no token goes
+    assert not public_site
     assert all('sort=popularity' in path for path in genius.requests if '/songs?' in path)
 
-    entry = manifest(tmp_path)['Tilly Ohm|101']
-    assert entry == {'artist': 'Tilly Ohm', 'id': 101, 'folder': 'tilly-ohm', 'error': None, 'songs': {
-        str(last): {'title': 'Öl', 'artist': 'Tilly Ohm', 'state': 'complete', 'why': ''}}}
-    nothing = {'other artist': 0, 'instrumental': 0, 'unreleased': 0, 'blocked': 0, 'failed': 0, 'left': 0}
-    assert rows(done)['Kobalt Figgs'] == {'kept': 6, 'new': 6} | nothing
-    assert rows(done)['KOBALT FIGGS']['kept'] == 0 and '<- the same artist as Kobalt Figgs' in done.stdout
-    assert rows(done)['Tilly Ohm']['kept'] == 1 and len(rows(done)) == 3
 
+def test_manifest_and_table(genius, tmp_path):
+    done = crawl(genius, tmp_path, *two_artists(genius, tmp_path))
+    assert manifest(tmp_path)['Tilly Ohm|101'] == {
+        'artist': 'Tilly Ohm',
+        'id': 101,
+        'folder': 'tilly-ohm',
+        'error': None,
+        'songs': {'1006': {'title': 'Öl', 'artist': 'Tilly Ohm', 'state': 'complete', 'why': ''}}}
+    table = table_of(done)
+    assert table['Kobalt Figgs'] == {'kept': 6, 'new': 6} | NO_OTHERS
+    assert table['KOBALT FIGGS']['kept'] == 0 and '<- the same artist as Kobalt Figgs' in done.stdout
+    assert table['Tilly Ohm']['kept'] == 1 and len(table) == 3
+
+
+def test_a_second_run_fetches_and_writes_no_song(genius, tmp_path):
+    options = two_artists(genius, tmp_path)
+    crawl(genius, tmp_path, *options)
     genius.requests.clear()
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'json').glob('*/*')}
+    before = modification_times(tmp_path / 'json')
     done = crawl(genius, tmp_path, *options)
     assert genius.asked() == genius.asked(r'^/songs/(\d+)') == []
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / 'json').glob('*/*')} == before
-    assert rows(done)['Tilly Ohm'] == {'kept': 1, 'new': 0} | nothing
+    assert modification_times(tmp_path / 'json') == before
+    assert table_of(done)['Tilly Ohm'] == {'kept': 1, 'new': 0} | NO_OTHERS
 
 
-def test_max_songs_counts_what_is_kept(genius, tmp_path):
-    other = genius.add('Kobalt Figgs', 'A Duet', sings=[100, 101])
+def songs_of_every_state(genius):
+    """Add songs of every state; return {id: state} of the list up to the fourth complete one."""
+    duet = genius.add('Kobalt Figgs', 'A Duet', sings=[100, 101])
     genius.add('Tilly Ohm')
-    flagged = genius.add('Tilly Ohm', 'Only Drums', instrumental=True)
-    found_out = genius.add('Tilly Ohm', 'Only Bass', flag=True)
+    listed_as_instrumental = genius.add('Tilly Ohm', 'Only Drums', instrumental=True)
+    instrumental = genius.add('Tilly Ohm', 'Only Bass', flag=True)
     unreleased = genius.add('Tilly Ohm', 'Soon', lyrics_state='unreleased')
-    last = genius.add('Tilly Ohm', 'Four', 'Five', 'Six', 'Seven', 'Eight', 'Nine')
+    genius.add('Tilly Ohm', 'Four', 'Five', 'Six', 'Seven', 'Eight', 'Nine')
+    return {
+        duet: 'other artist', 1001: 'complete', 1002: 'complete', 1003: 'complete',
+        listed_as_instrumental: 'instrumental', instrumental: 'instrumental', unreleased: 'unreleased',
+        1007: 'complete'}
+
+
+def test_max_songs_counts_complete_songs(genius, tmp_path):
+    expected = songs_of_every_state(genius)
     done = crawl(genius, tmp_path, '--max_songs=4', '--artists', 'Tilly Ohm')
-    expected = {
-        other: 'other artist', 1001: 'complete', 1002: 'complete', 1003: 'complete',
-        flagged: 'instrumental', found_out: 'instrumental', unreleased: 'unreleased', 1007: 'complete'}
     assert listed(tmp_path, 'Tilly Ohm|101') == expected
     # nothing was fetched to be thrown away, and no page of the list was read for nothing
-    assert genius.asked() == [1001, 1002, 1003, 1007] and genius.asked(r'^/songs/(\d+)') == [1001, 1002, 1003, found_out, 1007]
-    assert states(tmp_path) == dict.fromkeys([1001, 1002, 1003, 1007], 'complete') | {found_out: 'instrumental'}
+    assert genius.asked() == [1001, 1002, 1003, 1007]
+    assert genius.asked(r'^/songs/(\d+)') == [1001, 1002, 1003, 1005, 1007]
+    complete = dict.fromkeys([1001, 1002, 1003, 1007], 'complete')
+    assert states(tmp_path) == complete | {1005: 'instrumental'}
     assert genius.asked(r'/101/songs.*\bpage=(\d+)') == [1, 2]
-    assert rows(done)['Tilly Ohm'] == {
-        'kept': 4, 'new': 4, 'other artist': 1, 'instrumental': 2, 'unreleased': 1, 'blocked': 0,
-        'failed': 0, 'left': 0}
-    # what was found out stays known, even without the manifest
+    assert table_of(done)['Tilly Ohm'] == {
+        'kept': 4, 'new': 4, 'other artist': 1, 'instrumental': 2, 'unreleased': 1, 'blocked': 0, 'failed': 0,
+        'left': 0}
+
+
+def test_states_are_read_from_the_files_without_a_manifest(genius, tmp_path):
+    songs_of_every_state(genius)
+    crawl(genius, tmp_path, '--max_songs=4', '--artists', 'Tilly Ohm')
     (tmp_path / 'json' / 'manifest.json').unlink()
     genius.requests.clear()
     crawl(genius, tmp_path, '--max_songs=6', '--artists', 'Tilly Ohm')
     assert genius.asked() == genius.asked(r'^/songs/(\d+)') == [1008, 1009]
-    # four are there, whatever is popular by now
+
+
+def test_songs_on_disk_count_even_if_others_are_more_popular_now(genius, tmp_path):
+    songs_of_every_state(genius)
+    crawl(genius, tmp_path, '--max_songs=6', '--artists', 'Tilly Ohm')
     genius.songs = dict(reversed(genius.songs.items()))
     genius.requests.clear()
     done = crawl(genius, tmp_path, '--max_songs=6', '--artists', 'Tilly Ohm')
-    assert len(genius.requests) == 1 and rows(done)['Tilly Ohm']['kept'] == 6
-    assert crawl(genius, tmp_path, '--artists', 'Tilly Ohm') and last in states(tmp_path)
+    assert len(genius.requests) == 1 and table_of(done)['Tilly Ohm']['kept'] == 6
+    crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
+    assert max(genius.songs) in states(tmp_path)
 
 
 def test_a_song_listed_twice_counts_once(genius, tmp_path):
     genius.add('Tilly Ohm', *'ABCDEFG')
-    genius.songs = {n: song | {'id': 1000 + n % 5, 'url': f'https://genius.com/song-{1000 + n % 5}-lyrics'}
-                    for n, song in enumerate(genius.songs.values())}
+    genius.songs = {
+        n: song | {'id': 1000 + n % 5, 'url': f'https://genius.com/song-{1000 + n % 5}-lyrics'}
+        for n, song in enumerate(genius.songs.values())}
     genius.songs |= {1000 + n: genius.songs[n] for n in range(5)}
     crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
-    assert len(listed(tmp_path, 'Tilly Ohm|100')) == 5 and sorted(genius.asked()) == [1000, 1001, 1002, 1003, 1004]
+    assert len(listed(tmp_path, 'Tilly Ohm|100')) == 5
+    assert sorted(genius.asked()) == [1000, 1001, 1002, 1003, 1004]
 
 
 def test_dry_run_writes_nothing(genius, tmp_path):
     genius.add('Kobalt Figgs', 'Not Mine', sings=[100, 101])
     genius.add('Tilly Ohm', 'One', 'Two\x1b[2J\nThree', 'Four', 'Five')
-    options = ['--max_songs=2', '--artists', 'Tilly Ohm']
-    done = crawl(genius, tmp_path, '--dry_run', *options)
+    done = crawl(genius, tmp_path, '--dry_run', '--max_songs=2', '--artists', 'Tilly Ohm')
     assert [line.split(maxsplit=2) for line in done.stdout.splitlines() if re.match(r' +\d', line)] == [
         ['1000', 'skip', 'other artist  Kobalt Figgs - Not Mine'],
         ['1001', 'fetch', 'wanted        Tilly Ohm - One'],
         ['1002', 'fetch', 'wanted        Tilly Ohm - Two [2J Three']]
     assert list(tmp_path.iterdir()) == [] and not genius.asked()
-    assert rows(done)['Tilly Ohm'] == {
+    assert table_of(done)['Tilly Ohm'] == {
         'kept': 0, 'new': 0, 'other artist': 1, 'instrumental': 0, 'unreleased': 0, 'blocked': 0,
         'failed': 0, 'left': 2}
-    crawl(genius, tmp_path, *options)  # the real thing does what was said
-    assert genius.asked() == [1001, 1002]
+
+
+def test_dry_run_shows_what_a_run_does(genius, tmp_path):
+    genius.add('Tilly Ohm', 'One', 'Two', 'Three', 'Four')
+    options = ['--max_songs=2', '--artists', 'Tilly Ohm']
+    planned = re.findall(r' (\d+) fetch', crawl(genius, tmp_path, '--dry_run', *options).stdout)
+    crawl(genius, tmp_path, *options)
+    assert genius.asked() == [*map(int, planned)] == [1000, 1001]
+
+
+def test_dry_run_beside_songs_on_disk(genius, tmp_path):
+    genius.add('Tilly Ohm', 'One', 'Two', 'Three', 'Four')
+    crawl(genius, tmp_path, '--max_songs=2', '--artists', 'Tilly Ohm')
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
     done = crawl(genius, tmp_path, '--dry_run', '--max_songs=3', '--artists', 'Tilly Ohm', 'Zzz', code=1)
-    assert re.search('1002 on disk .*Two', done.stdout) and re.search('1003 fetch .*Four', done.stdout)
+    assert re.search('1001 on disk .*Two', done.stdout) and re.search('1002 fetch .*Three', done.stdout)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
 
 
@@ -360,35 +432,50 @@ def test_an_artist_on_a_later_page_of_the_search(genius, tmp_path):
     crawl(genius, tmp_path, '--max_songs=1', '--artists', 'Ohm')
     assert manifest(tmp_path)['Ohm|102']['artist'] == 'Ohm'
     guest = {'featured_artists': [{'id': 101, 'name': 'Ohm Choir'}]}
-    genius.songs = {n: song | guest for n, song in genius.songs.items() if song['primary_artist']['id'] == 100}
+    songs_of_another = {n: song for n, song in genius.songs.items() if song['primary_artist']['id'] == 100}
+    genius.songs = {n: song | guest for n, song in songs_of_another.items()}
     done = crawl(genius, tmp_path, '--artists', 'Ohm Choir')  # known as a guest alone
-    assert rows(done)['Ohm Choir']['kept'] == 0
+    assert table_of(done)['Ohm Choir']['kept'] == 0
 
 
-def test_did_you_mean(genius, tmp_path):
-    genius.add('Tilly Ohm')
-    genius.add('Tilly Ohms')
-    genius.add('Kobalt Figgs')
+def three_artists(genius):
+    for name in 'Tilly Ohm', 'Tilly Ohms', 'Kobalt Figgs':
+        genius.add(name)
+
+
+def test_close_names_are_proposed(genius, tmp_path):
+    three_artists(genius)
     done = crawl(genius, tmp_path, '--artists', 'Tilli Ohm', 'Zzz', 'Kobalt Figgs', code=1)
-    unknown, nobody, fine = done.stderr.splitlines()
-    assert 'Tilli Ohm: no artist of exactly this name; did you mean "Tilly Ohm|100", "Tilly Ohms|101"?' in unknown
-    assert 'Zzz: no artist of exactly this name; check the spelling' in nobody and 'Kobalt Figgs: 3 kept' in fine
+    misspelt, unknown, fine = done.stderr.splitlines()
+    exact = 'no artist of exactly this name'
+    assert f'Tilli Ohm: {exact}; did you mean "Tilly Ohm|100", "Tilly Ohms|101"?' in misspelt
+    assert f'Zzz: {exact}; check the spelling' in unknown
+    assert 'Kobalt Figgs: 3 kept' in fine
     assert 'did you mean' in done.stdout and 'did you mean' in manifest(tmp_path)['Tilli Ohm']['error']
-    # what was proposed can be pasted back, and goes straight to that id
+
+
+def test_names_of_the_search_are_proposed_if_none_is_close(genius, tmp_path):
+    three_artists(genius)
+    done = crawl(genius, tmp_path, '--artists', 'T-Rex of Rap', code=1)
+    assert 'T-Rex of Rap: no artist of exactly this name; did you mean "Tilly Ohm|100",' in done.stderr
+
+
+def test_a_name_with_an_id_needs_no_search(genius, tmp_path):
+    three_artists(genius)
+    crawl(genius, tmp_path, '--artists', 'Tilli Ohm', 'Kobalt Figgs', code=1)
     genius.requests.clear()
     (tmp_path / 'names.txt').write_text('Tilly Ohms|101\nwhatever | 100\n')
     done = crawl(genius, tmp_path, '--artist_file=names.txt')
     assert not [path for path in genius.requests if path.startswith('/search')]
-    assert list(rows(done)) == ['Tilly Ohms', 'Tilly Ohm'] and len(files(tmp_path)) == 9
-    assert 'Tilli Ohm' not in manifest(tmp_path)  # the mistake is mended
-    done = crawl(genius, tmp_path, '--artists', 'Nobody|999', 'T-Rex of Rap', code=1)
+    assert list(table_of(done)) == ['Tilly Ohms', 'Tilly Ohm'] and len(files(tmp_path)) == 9
+    assert 'Tilli Ohm' not in manifest(tmp_path)  # the misspelt name of the first run
+    done = crawl(genius, tmp_path, '--artists', 'Nobody|999', code=1)
     assert 'Nobody|999: Genius has nothing there (HTTP 404)' in done.stderr
-    assert 'T-Rex of Rap: no artist of exactly this name; did you mean "Tilly Ohm|100",' in done.stderr  # what the search found
 
 
 def test_an_artist_renamed_and_a_namesake(genius, tmp_path):
     genius.add('Tilly Ohm')
-    genius.add('Tilly Ohm#2', 'Another')  # the server tells the name without the #
+    genius.add('Tilly Ohm#2', 'Another')  # the server answers the name without the #
     genius.songs[1003]['primary_artist']['name'] = 'Tilly Ohm'
     crawl(genius, tmp_path, '--artists', 'Tilly Ohm|100', 'Tilly Ohm|101')
     assert list(files(tmp_path)) == [
@@ -402,24 +489,24 @@ def test_an_artist_renamed_and_a_namesake(genius, tmp_path):
 
 
 def accented(name):
-    return unicodedata.normalize(
-        'NFD',
-        ''.join(c + '\u0301' if c.isascii() and c.isalpha() else c for c in name))
+    """Return a name with an acute accent on every letter."""
+    accented_letters = (char + '\u0301' if char.isascii() and char.isalpha() else char for char in name)
+    return unicodedata.normalize('NFD', ''.join(accented_letters))
 
 
 @given(st.text())
-def test_fold_is_settled_and_blind_to_manners(name):
+def test_name_key_is_stable_and_ignores_signs_around_a_name(name):
     assert name_key(name_key(name)) == name_key(name)
     assert name_key(f' {name}! ') == name_key(f'({name})') or not any(map(str.isalnum, name_key(name)))
 
 
 @given(st.text('abcxyzABCXYZ0123 '))
-def test_fold_drops_case_accents_and_signs(name):
+def test_name_key_drops_case_accents_and_signs(name):
     assert name_key(name.upper()) == name_key(name.lower()) == name_key(accented(name))
     assert name_key(name) == name.lower().replace(' ', '')
 
 
-def test_fold_keeps_what_tells_names_apart():
+def test_name_key_of_equal_and_of_different_names():
     for one, other in (
             ('Renée', 'RENEE'),
             ('MØ', 'mo'),
@@ -453,19 +540,20 @@ def test_folder_names_are_safe_and_distinct(names):
     assert slug('Tilly Ohm') == 'tilly-ohm' and slug('AC/DC').startswith('ac-dc-')
 
 
-def test_odd_names_stay_in_the_folder(genius, tmp_path):
+def test_files_of_odd_names_stay_in_the_data_dir(genius, tmp_path):
     odd = ['../x', '..', 'AC/DC', '$NOT', '歌' * 200, 'CON', 'a|b', '#1 Ohm']
     for name in odd:
         genius.add(name, 'Song')
     crawl(genius, tmp_path, '--artists', *odd)
     assert [song['artist'] for song in sorted(files(tmp_path).values(), key=lambda song: song['id'])] == odd
     assert len({path.split('/')[0] for path in files(tmp_path)}) == len(odd)
-    assert [path.name for path in tmp_path.iterdir()] == ['json'] and [path.name for path in tmp_path.parent.glob('x*')] == []
+    assert [path.name for path in tmp_path.iterdir()] == ['json']
+    assert list(tmp_path.parent.glob('x*')) == []
 
 
 # ---- faults ----
 
-PASSING = {
+TRANSIENT = {
     '429': (429, f'slow down, {TOKEN}'),
     '408': (408, ''),
     '500': (500, TOKEN),
@@ -479,16 +567,16 @@ PASSING = {
     'half': (200, '{"response": {"hits": [')}
 
 
-@pytest.mark.parametrize('fault', PASSING)
-def test_what_passes_costs_nothing(genius, tmp_path, fault):
+@pytest.mark.parametrize('fault', TRANSIENT)
+def test_transient_faults_lose_nothing(genius, tmp_path, fault):
     genius.add('Tilly Ohm', 'One', 'Two')
     for route in '^/search', '^/artists', '^/songs/1000', '^/song-1001':
         if route != '^/song-1001' or fault not in ('html', 'half'):  # a page may be a page
-            genius.fault(route, PASSING[fault], times=2 if 'stall' not in fault else 1)
+            genius.fault(route, TRANSIENT[fault], times=2 if 'stall' not in fault else 1)
     crawl(genius, tmp_path, '--timeout=0.3', '--patience=5', '--artists', 'Tilly Ohm')
     assert states(tmp_path) == {1000: 'complete', 1001: 'complete'}
     assert all(left == 0 for _, _, left in genius.faults)
-    assert genius.asked().count(1000) == 1  # what had been had is not asked for again
+    assert genius.asked().count(1000) == 1  # a song on disk is not fetched again
 
 
 def test_retry_after_is_honoured(genius, tmp_path):
@@ -497,14 +585,15 @@ def test_retry_after_is_honoured(genius, tmp_path):
     genius.fault('^/search', (503, '', {'Retry-After': email.utils.formatdate(date, usegmt=True)}), times=1)
     genius.fault('^/song-', (429, '', {'Retry-After': '1'}), times=1)
     done = crawl(genius, tmp_path, '--patience=5', '--artists', 'Tilly Ohm')
-    times = [moment for moment, path in zip(genius.times, genius.requests, strict=True) if re.match('/search|/song-', path)]
+    requests = zip(genius.times, genius.requests, strict=True)
+    times = [moment for moment, path in requests if re.match('/search|/song-', path)]
     assert times[1] >= date - 0.01 and times[3] - times[2] >= 1
-    assert 'Genius has trouble (HTTP 503); waiting' in done.stderr  # a wait is seen
+    assert 'Genius has trouble (HTTP 503); waiting' in done.stderr
     assert 'Genius gets too many requests (HTTP 429); waiting 1 s' in done.stderr
 
 
 def test_retry_after_holds_for_other_songs_too(genius, tmp_path):
-    """Patience with one song ends before the rest that Genius asked for does: the next request waits all the same."""
+    """Patience with one song ends before Retry-After does: the next song's request waits all the same."""
     genius.add('Tilly Ohm', 'One', 'Two')
     genius.fault('^/song-1000', (429, '', {'Retry-After': '1'}), times=2)
     crawl(genius, tmp_path, '--patience=1.5', '--artists', 'Tilly Ohm')
@@ -516,12 +605,14 @@ def test_a_long_retry_after_ends_the_crawl(genius, tmp_path):
     genius.add('Tilly Ohm', 'One', 'Two')
     genius.fault('^/songs/1001', (429, '', {'Retry-After': '3600'}))
     done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm', 'Kobalt Figgs', code=1)
-    assert 'a rest of 60 minutes' in done.stderr and len(genius.requests) == 5 and states(tmp_path) == {1000: 'complete'}
-    assert rows(done)['Tilly Ohm']['kept'] == rows(done)['Tilly Ohm']['left'] == 1  # the table comes all the same
+    assert 'a rest of 60 minutes' in done.stderr
+    assert len(genius.requests) == 5 and states(tmp_path) == {1000: 'complete'}
+    table = table_of(done)  # it is printed all the same
+    assert table['Tilly Ohm']['kept'] == table['Tilly Ohm']['left'] == 1
     assert listed(tmp_path, 'Tilly Ohm|100') == {1000: 'complete', 1001: 'wanted'}
 
 
-def test_the_one_rate_limit_holds(genius, tmp_path):
+def test_rate_limit_holds_for_every_request(genius, tmp_path):
     genius.add('Tilly Ohm', 'One', 'Two')
     genius.fault('^/songs/1000', (500, ''), times=1)
     genius.fault('^/song-1001', (302, '', {'Location': '/moved'}), times=1)  # a redirect is a request too
@@ -531,7 +622,7 @@ def test_the_one_rate_limit_holds(genius, tmp_path):
     assert len(gaps) == 7 and min(gaps) >= 0.1 and states(tmp_path)[1001] == 'complete'
 
 
-def test_backoff_grows_to_a_limit_by_chance(genius, tmp_path):
+def test_backoff_grows_to_a_limit_with_a_random_part(genius, tmp_path):
     for interval, tries, most in (1, 1, 2), (1, 3, 8), (0.5, 3, 4), (1, 9, 60), (10, 99, 60):
         waits = [backoff(interval, tries) for _ in range(200)]
         assert most / 2 <= min(waits) < 0.6 * most and 0.9 * most < max(waits) <= most
@@ -552,7 +643,7 @@ BAD = {
     'no song': ((200, {TOKEN: 1}), 'unexpected answer')}
 
 
-def test_a_bad_song_costs_one_song(genius, tmp_path):
+def test_a_failed_song_does_not_stop_the_others(genius, tmp_path):
     genius.add('Tilly Ohm', *BAD, 'Fine')
     genius.add('Kobalt Figgs', 'Fine too')
     for number, (act, _) in enumerate(BAD.values(), 1000):
@@ -564,14 +655,14 @@ def test_a_bad_song_costs_one_song(genius, tmp_path):
     for number, (_, says) in zip(failed, BAD.values(), strict=True):
         assert says in songs[str(number)]['why']
     assert genius.asked(r'^/songs/(\d+)').count(1001) == 2  # now and later
-    assert rows(done)['Tilly Ohm']['failed'] == len(BAD) and 'manifest.json says why' in done.stdout
+    assert table_of(done)['Tilly Ohm']['failed'] == len(BAD) and 'manifest.json says why' in done.stdout
     genius.faults.clear()
     genius.requests.clear()
     crawl(genius, tmp_path, '--artists', 'Tilly Ohm', 'Kobalt Figgs')  # the next run asks for these alone
     assert genius.asked() == [*failed] and set(states(tmp_path).values()) == {'complete'}
 
 
-def test_a_bad_artist_costs_one_artist(genius, tmp_path):
+def test_a_failed_artist_does_not_stop_the_others(genius, tmp_path):
     names = [f'{letter}a' for letter in 'BCDEFGH']
     for name, (act, _) in zip(names, BAD.values(), strict=True):
         genius.add(name, 'Song')
@@ -586,53 +677,57 @@ def test_a_bad_artist_costs_one_artist(genius, tmp_path):
         'Kobalt Figgs', code=1)
     for line, name, (_, says) in zip(done.stderr.splitlines(), names, BAD.values(), strict=False):
         assert line.startswith(f'crawl.py: {name}: ') and says in line
-    assert rows(done)['Kobalt Figgs']['kept'] == 1 and rows(done)['Half Listed']['kept'] == 4  # what was listed is fetched
+    table = table_of(done)
+    assert table['Kobalt Figgs']['kept'] == 1
+    assert table['Half Listed']['kept'] == 4  # the songs of the first page
     assert 'the list of songs broke off' in manifest(tmp_path)['Listless|107']['error']
     genius.faults.clear()
     crawl(genius, tmp_path, '--artists', *names, 'Listless', 'Half Listed', 'Kobalt Figgs')
-    assert len(files(tmp_path)) == len(names) + 8 and not any(entry['error'] for entry in manifest(tmp_path).values())
+    assert len(files(tmp_path)) == len(names) + 8
+    assert not any(entry['error'] for entry in manifest(tmp_path).values())
 
 
 # ---- blocks ----
 
-WALLS = {
+BLOCK_PAGES = {
     '403': (403, '<html>no</html>'),
     '200': (200, '<html>Are you human?</html>'),
     'empty': (200, page(1).split('[')[0])}
 
 
-@pytest.mark.parametrize('wall', WALLS)
+@pytest.mark.parametrize('wall', BLOCK_PAGES)
 def test_a_blocked_page_is_no_song(genius, tmp_path, wall):
     genius.add('Tilly Ohm', *'ABCDEF')
-    genius.fault('^/song-1001', WALLS[wall], times=3)
-    genius.fault('^/song-1002', WALLS[wall], times=1)
+    genius.fault('^/song-1001', BLOCK_PAGES[wall], times=3)
+    genius.fault('^/song-1002', BLOCK_PAGES[wall], times=1)
     done = crawl(genius, tmp_path, '--max_songs=4', '--artists', 'Tilly Ohm', code=1)
     # one more is taken from the list in the place of 1001; 1002 came when it was asked for again
     assert genius.asked() == [1000, 1001, 1002, 1003, 1001, 1002, 1004]
-    assert states(tmp_path) == {n: 'complete' for n in range(1000, 1005)} | {1001: 'blocked'}
+    assert states(tmp_path) == dict.fromkeys(range(1000, 1005), 'complete') | {1001: 'blocked'}
     blocked = files(tmp_path)['tilly-ohm/1001.json']
     assert blocked['lyrics'] == '' and blocked['language'] is None
-    assert rows(done)['Tilly Ohm']['kept'] == 4 and rows(done)['Tilly Ohm']['blocked'] == 1
+    assert table_of(done)['Tilly Ohm']['kept'] == 4 and table_of(done)['Tilly Ohm']['blocked'] == 1
     # the next run that needs one more asks for it first, and only for it
     genius.requests.clear()
     crawl(genius, tmp_path, '--max_songs=5', '--artists', 'Tilly Ohm')
     assert genius.asked() == [1001, 1001] and states(tmp_path)[1001] == 'complete'
 
 
-@pytest.mark.parametrize('wall', WALLS)
-def test_a_site_that_refuses_is_left_alone(genius, tmp_path, wall):
+@pytest.mark.parametrize('wall', BLOCK_PAGES)
+def test_crawl_ends_after_five_blocks_in_a_row(genius, tmp_path, wall):
     genius.add('Tilly Ohm', *'ABCDEFGHIJ')
     genius.add('Kobalt Figgs')
-    genius.fault('^/song-(?!1000)', WALLS[wall])
+    genius.fault('^/song-(?!1000)', BLOCK_PAGES[wall])
     done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm', 'Kobalt Figgs', code=1)
     advice = done.stderr.splitlines()[-1]
     assert 'Genius blocks us' in advice and '--requests_per_second' in advice
     assert genius.asked() == [1000, 1001, 1002, 1003, 1004, 1005]  # nor is the other artist tried
-    assert rows(done) == {'Tilly Ohm': rows(done)['Tilly Ohm']} and rows(done)['Tilly Ohm']['left'] == 4
+    table = table_of(done)
+    assert list(table) == ['Tilly Ohm'] and table['Tilly Ohm']['left'] == 4
     assert list(listed(tmp_path, 'Tilly Ohm|100').values()) == ['complete'] + ['blocked'] * 5 + ['wanted'] * 4
 
 
-def test_lists_and_lookups_can_be_blocked_too(genius, tmp_path):
+def test_blocked_lists_and_searches_count(genius, tmp_path):
     genius.add('Tilly Ohm', 'One')
     genius.fault('^/artists', (403, TOKEN))
     genius.fault('^/search.*q=Z', (200, f'<html>{TOKEN}</html>'))
@@ -642,24 +737,25 @@ def test_lists_and_lookups_can_be_blocked_too(genius, tmp_path):
     assert 'Genius blocks us' in done.stderr and 'q=Z4' in genius.requests[-1]
 
 
-def test_blocks_that_are_not_in_a_row(genius, tmp_path):
+def test_blocks_not_in_a_row_do_not_end_the_crawl(genius, tmp_path):
     genius.add('Tilly Ohm', *map(str, range(16)))
     genius.fault('^/song-10(00|01|02|03|05|06|07|08|10|11|12|13)', (403, ''), times=12)
     crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
     assert len(genius.asked()) == 16 + 12 and set(states(tmp_path).values()) == {'complete'}
 
 
-def test_a_refused_token_is_one_line(genius, tmp_path):
+def test_a_refused_token_ends_with_one_line(genius, tmp_path):
     genius.add('Tilly Ohm')
     options = ['--artists', 'Tilly Ohm', 'Kobalt Figgs']
     for done in (crawl(genius, tmp_path, *options, code=1, GENIUS_ACCESS_TOKEN='wrong-tOkEn-99'),
                  crawl(genius, tmp_path, '--user_token=wrong-tOkEn-99', *options, code=1)):  # the option wins
         assert len(done.stderr.splitlines()) == 1 and '401' in done.stderr
-        assert 'wrong-tOkEn-99' not in done.stderr + done.stdout + (tmp_path / 'json' / 'manifest.json').read_text()
+        written = (tmp_path / 'json' / 'manifest.json').read_text()
+        assert 'wrong-tOkEn-99' not in done.stderr + done.stdout + written
     assert len(genius.requests) == 2
 
 
-def test_no_network_is_one_line(tmp_path):
+def test_no_network_ends_with_one_line(tmp_path):
     done = crawl(None, tmp_path, '--artists', 'X', 'Y', code=1)
     assert len(done.stderr.splitlines()) == 1 and "can't reach Genius; check the network" in done.stderr
 
@@ -674,8 +770,8 @@ def test_a_misspelt_option_does_not_show_the_token(genius, tmp_path):
 
 
 def test_no_message_holds_what_the_server_wrote():
-    assert describe(RuntimeError(f'details: {TOKEN}')) == ('failed',
-                                                           'unexpected answer from Genius (RuntimeError)')
+    described = describe(RuntimeError(f'details: {TOKEN}'))
+    assert described == ('failed', 'unexpected answer from Genius (RuntimeError)')
 
 
 # ---- stops at any moment ----
@@ -694,34 +790,37 @@ def start(genius, cwd, *options):
 
 
 @posix
-def test_killed_at_any_moment_it_goes_on_where_it_was(genius, tmp_path):
-    """Killed before its 1st, 2nd, 3rd ... request is answered; every song that lay on disk is never asked for again."""
+def test_a_killed_crawl_goes_on_where_it_was(genius, tmp_path):
+    """It is killed before its 1st, 2nd, 3rd ... request is answered; no song on disk is asked for again."""
     genius.add('Tilly Ohm', *'ABCD', sings=[100, 101])
     drums = genius.add('Tilly Ohm', 'Drums', flag=True)
     genius.add('Kobalt Figgs', 'E')
     options = ['--artists', 'Tilly Ohm', 'Kobalt Figgs']
-    have = set()
+    on_disk = set()
     for moment in itertools.count(1):
         genius.requests.clear()
         genius.before = lambda number: number == moment and process.kill()  # noqa: B023
         process = start(genius, tmp_path, *options)
         errors = process.communicate(timeout=20)[1]
-        assert not have & {*genius.asked(), *genius.asked(r'^/songs/(\d+)')} and 'Traceback' not in errors
+        assert not on_disk & {*genius.asked(), *genius.asked(r'^/songs/(\d+)')} and 'Traceback' not in errors
         if process.returncode == 0:
             break
-        assert process.returncode == -signal.SIGKILL and have <= set(states(tmp_path))
-        have = set(states(tmp_path))
-        for name in 'json/manifest.json.tmp', 'json/tilly-ohm/1003.json.tmp':  # killed before the last step of a writing
+        assert process.returncode == -signal.SIGKILL and on_disk <= set(states(tmp_path))
+        on_disk = set(states(tmp_path))
+        # as if it was killed before a file got its final name
+        for name in 'json/manifest.json.tmp', 'json/tilly-ohm/1003.json.tmp':
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text('{"id": 1003, "lyr')
-    assert moment > 4 and states(tmp_path) == dict.fromkeys([*range(1000, 1006)], 'complete') | {drums: 'instrumental'}
+    assert moment > 4
+    assert states(tmp_path) == dict.fromkeys(range(1000, 1006), 'complete') | {drums: 'instrumental'}
     assert not list(tmp_path.rglob('*.tmp'))
-    assert listed(tmp_path, 'Tilly Ohm|100') == {n: 'complete' for n in range(1000, 1004)} | {drums: 'instrumental'}
+    complete = dict.fromkeys(range(1000, 1004), 'complete')
+    assert listed(tmp_path, 'Tilly Ohm|100') == complete | {drums: 'instrumental'}
 
 
 @posix
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_clean_stop(genius, tmp_path, number, code):
+def test_signals_stop_the_crawl_cleanly(genius, tmp_path, number, code):
     genius.add('Tilly Ohm')
     genius.fault('^/song-1001', lambda handler: process.send_signal(number) or stall(handler))
     process = start(genius, tmp_path, '--artists', 'Tilly Ohm')
@@ -733,10 +832,15 @@ def test_a_clean_stop(genius, tmp_path, number, code):
 
 
 @posix
-def test_two_crawls_in_one_folder(genius, tmp_path):
+def test_a_second_crawl_in_the_same_folder_is_refused(genius, tmp_path):
     genius.add('Tilly Ohm')
     second = []
-    genius.before = lambda number: number == 3 and second.append(crawl(genius, tmp_path, '--artists', 'Kobalt Figgs', code=1))
+
+    def crawl_again(number):
+        if number == 3:
+            second.append(crawl(genius, tmp_path, '--artists', 'Kobalt Figgs', code=1))
+
+    genius.before = crawl_again
     crawl(genius, tmp_path, '--artists', 'Tilly Ohm', '--timeout=30')
     assert 'another crawl is at work in json' in second[0].stderr and len(second[0].stderr.splitlines()) == 1
     assert len(genius.requests) == 8 and len(files(tmp_path)) == 3
@@ -780,7 +884,7 @@ def test_broken_files_are_fetched_again(genius, tmp_path):
 
 
 @posix
-def test_a_full_disk_is_loud_and_loses_nothing(genius, tmp_path):
+def test_a_full_disk_ends_the_crawl_and_loses_nothing(genius, tmp_path):
     import resource
 
     genius.add('Tilly Ohm', 'One')
@@ -792,11 +896,12 @@ def test_a_full_disk_is_loud_and_loses_nothing(genius, tmp_path):
     assert "can't write" in done.stderr and '1001.json' in done.stderr and '--data_dir' in done.stderr
     assert states(tmp_path) == {1000: 'complete'} and genius.asked() == [1000, 1001]
     crawl(genius, tmp_path, '--artists', 'Tilly Ohm')
-    assert genius.asked() == [1000, 1001, 1001, 1002] and len(files(tmp_path)[('tilly-ohm/1001.json')]['lyrics']) == 9000
+    assert genius.asked() == [1000, 1001, 1001, 1002]
+    assert len(files(tmp_path)['tilly-ohm/1001.json']['lyrics']) == 9000
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='drops a capability of root')
-def test_a_read_only_folder_is_found_out_first(genius, tmp_path):
+def test_a_read_only_folder_ends_the_crawl_before_the_first_request(genius, tmp_path):
     genius.add('Tilly Ohm')
     (tmp_path / 'json').mkdir(mode=0o555)
     libc = ctypes.CDLL(None)
@@ -837,7 +942,7 @@ def test_progress_bars_on_a_terminal(genius, tmp_path):
     assert b'kept' not in shown  # the plain lines are for files
 
 
-def test_plain_lines_now_and_then(genius, tmp_path):
+def test_lines_of_progress_without_a_terminal(genius, tmp_path):
     genius.add('Tilly Ohm', *map(str, range(21)))
     done = crawl(genius, tmp_path, '--data_dir=new/folder', '--artists', 'Tilly Ohm')
     assert len([*(tmp_path / 'new' / 'folder').glob('tilly-ohm/*.json')]) == 21
@@ -846,7 +951,7 @@ def test_plain_lines_now_and_then(genius, tmp_path):
         'crawl.py: Tilly Ohm: 21 kept, 21 of them new']
 
 
-def test_a_reader_that_has_had_enough(genius, tmp_path):
+def test_output_closed_by_its_reader(genius, tmp_path):
     genius.add('Tilly Ohm', *map(str, range(40)))
     shell = subprocess.Popen(
         command(genius, '--dry_run', '--artists', 'Tilly Ohm'),
@@ -874,23 +979,19 @@ def test_a_reader_that_has_had_enough(genius, tmp_path):
     (['--artists', 'X', '--user_token=tok\nen'], '--user_token'),
     (['--artists', 'X', '--data_dir=empty.txt'], '--data_dir'),
     (['--artists', 'X', '--api_root=localhost'], 'http://')])
-def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, options, says):
+def test_wrong_options_are_one_line(tmp_path, monkeypatch, capsys, options, says):
     (tmp_path / 'empty.txt').write_text('# no one\n\n')
     (tmp_path / 'latin.txt').write_bytes('Beyoncé'.encode('latin-1'))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('GENIUS_ACCESS_TOKEN', raising=False)
-    monkeypatch.setattr(sys, 'argv', [str(GENERATOR / 'crawl.py'), f'--user_token={TOKEN}', *options])
+    monkeypatch.setattr(sys, 'argv', [str(SCRIPT), f'--user_token={TOKEN}', *options])
     monkeypatch.setattr(sys, 'stdout', sys.__stdout__)
     with pytest.raises(UserError) as caught:
         main()
     assert says in str(caught.value) and '\n' not in str(caught.value) and capsys.readouterr().err == ''
 
 
-def test_a_mistake_as_a_user_meets_it(tmp_path):
-    done = run(
-        'data/lyrics/data_generator/crawl.py',
-        '--artist_file=none.txt',
-        '--user_token=x',
-        cwd=tmp_path,
-        ok=False)
+def test_a_missing_artist_file_from_the_command_line(tmp_path):
+    options = ['--artist_file=none.txt', '--user_token=x']
+    done = run('data/lyrics/data_generator/crawl.py', *options, cwd=tmp_path, ok=False)
     assert done.message.startswith("crawl.py: can't read --artist_file none.txt")

@@ -1,4 +1,4 @@
-"""preprocess.py and selection.py: what is a song, in which language, which are copies, and the files that come out."""
+"""preprocess.py and selection.py: which pages are songs, their languages, copies, the files written."""
 
 import json
 import os
@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-GENERATOR = ROOT / 'data/lyrics/data_generator'
-sys.path.insert(0, str(GENERATOR))
-import preprocess  # noqa: E402
-import selection  # noqa: E402
-from words import fold_letters  # noqa: E402
+sys.path.insert(0, str(ROOT / 'data/lyrics/data_generator'))
+import preprocess
+import selection
+from words import fold_letters
 
-DEMO = [json.loads(path.read_text(encoding='utf-8')) for path in sorted((ROOT / 'data/lyrics/demo').glob('*/*.json'))]
+GENERATOR = ROOT / 'data/lyrics/data_generator'
+DEMO_FILES = sorted((ROOT / 'data/lyrics/demo').glob('*/*.json'))
+DEMO = [json.loads(path.read_text(encoding='utf-8')) for path in DEMO_FILES]
 WORDS = sorted({word for song in DEMO for word in selection.words_of(song['lyrics']) if len(word) > 2})
 
 
 def lines(seed, bars=16):
     """A made-up verse: other words for every seed."""
-    random = Random(seed)
-    return '\n'.join(' '.join(random.choices(['the', 'a', 'my', 'and', 'in', 'of', *WORDS], k=8)) for _ in range(bars))
+    random, words = Random(seed), ['the', 'a', 'my', 'and', 'in', 'of', *WORDS]
+    return '\n'.join(' '.join(random.choices(words, k=8)) for _ in range(bars))
 
 
 def song(number, lyrics=None, **changes):
@@ -48,7 +49,7 @@ def run(tmp_path, *options):
 
 
 def result(tmp_path, *options):
-    """{title: entry of data.json}, the report."""
+    """Run the script; return {title: entry of data.json}, and the report."""
     assert (done := run(tmp_path, *options)).returncode == 0, done.stderr
     data = json.loads((tmp_path / 'out' / 'data.json').read_text(encoding='utf-8'))
     report = json.loads((tmp_path / 'out' / 'preprocess_report.json').read_text(encoding='utf-8'))
@@ -99,24 +100,33 @@ def reasons(report):
     ('Extra Credit', ''),
     ('Translation', ''),
     ('Track List of My Ex (Freestyle)', '')])
-def test_what_a_title_says(title, kind):
+def test_kind_by_title(title, kind):
     assert selection.kind_by_title(title, 'Tilly Ohm') == kind
 
 
 @pytest.mark.parametrize('artist', [
     'Genius English Translations', 'Genius Brasil Traduções', 'Genius Türkçe Çeviri',
     'Genius Romanizations', 'Polskie tłumaczenia Genius', 'Genius traductions françaises'])
-def test_accounts_of_translators(artist):
+def test_translations_by_the_name_of_the_account(artist):
     assert selection.kind_by_title('Tilly Ohm - Night Bus', artist) == 'translation'
     assert selection.kind_by_title('Night Bus', 'GZA/Genius') == ''
 
 
 TRACKS = '1. Intro\n2. Night Bus\n3. Red Kettle (feat. A)\n4. Outro\n5. Rain'
-CREDITS = 'Produced by A. Beem\nWritten by B & C\nMixed by D. Ee\nMastered by F\nRecorded at: G\nExecutive Producer: H'
-PROSE = ('It was a dark evening when the bus came round the corner, and nobody on it knew where the driver had been that day, '
-         'nor did they ask, since every one of them had a place to be at and a reason not to be there. ' * 3)
-SCRIPT = '\n'.join(f'{"TILLY" if turn % 2 else "HOST"}: Well, it all began long ago with a kettle and bus number {turn}, '
-                   'and I could go on about that for as long as you have tape in that machine of yours' for turn in range(12))
+CREDITS = """Produced by A. Beem
+Written by B & C
+Mixed by D. Ee
+Mastered by F
+Recorded at: G
+Executive Producer: H"""
+PROSE = (
+    'It was a dark evening when the bus came round the corner, and nobody on it knew where the driver had '
+    'been that day, nor did they ask, since every one of them had a place to be at and a reason not to be '
+    'there. ' * 3)
+SCRIPT = '\n'.join(
+    f'{"TILLY" if turn % 2 else "HOST"}: Well, it all began long ago with a kettle and bus number {turn}, '
+    'and I could go on about that for as long as you have tape in that machine of yours'
+    for turn in range(12))
 
 
 @pytest.mark.parametrize(('text', 'kind'), [
@@ -136,11 +146,11 @@ SCRIPT = '\n'.join(f'{"TILLY" if turn % 2 else "HOST"}: Well, it all began long 
     (CREDITS, 'credits'),
     (PROSE, 'script, interview or book'),
     (SCRIPT, 'script, interview or book')])
-def test_what_a_text_says(text, kind):
+def test_kind_by_text(text, kind):
     assert selection.kind_by_text(text, 'Night Bus') == kind
 
 
-def test_songs_that_look_like_none():
+def test_songs_that_look_like_other_pages():
     commandments = '\n'.join(f'{n}. never let them see the plan you drew on the back of the bill,\n'
                              'and never let the kettle sing before the water is still' for n in range(1, 8))
     vows = '\n'.join(f'{n}. I will {lines(n, 1)} and then I will {lines(n + 9, 1)}' for n in range(1, 9))
@@ -158,7 +168,7 @@ def test_songs_that_look_like_none():
     assert not any(selection.kind_by_text(each['lyrics'], each['title']) for each in DEMO)
 
 
-def test_no_songs_are_dropped_with_their_reason(tmp_path):
+def test_pages_without_a_song_are_dropped_with_the_reason(tmp_path):
     save(
         tmp_path / 'json',
         song(1, title='Skittles'),
@@ -259,11 +269,12 @@ def test_other_languages(language):
     assert selection.other_language(mixed, ['en']) == ''  # a guest's verse
     assert selection.languages_of(mixed) == pytest.approx({'en': .8, language: .2}, abs=.01)
     hooked = '\n\n'.join(f'[Chorus]\n{VERSES[language]}\n\n[Verse {n}]\n{lines(n, 4)}' for n in (1, 2, 3))
-    assert selection.other_language(hooked + f'\n\n[Chorus]\n{VERSES[language]}' * 6, ['en']) == ''  # a chorus counts once
+    chorus = f'\n\n[Chorus]\n{VERSES[language]}'
+    assert selection.other_language(hooked + chorus * 6, ['en']) == ''  # a chorus counts once
     assert selection.other_language(f'{text}\n{lines(1, 2)}', ['en']) == language  # an English hook
 
 
-def test_english_of_every_kind():
+def test_slang_and_ad_libs_count_as_english():
     for text in [each['lyrics'] for each in DEMO] + SLANG:
         assert selection.other_language(text, ['en']) == ''
     assert selection.other_language(DEMO[0]['lyrics'], ['es']) == 'en'
@@ -271,7 +282,8 @@ def test_english_of_every_kind():
 
 def test_the_language_option(tmp_path):
     french = '\n'.join([VERSES['fr'], *(f'{line} encore' for line in VERSES['fr'].split('\n'))])
-    save(tmp_path / 'json', song(1), song(2, f'[Verse 1]\n{french}', language='en'))  # the page's own language is often wrong
+    in_french = song(2, f'[Verse 1]\n{french}', language='en')  # the page's own language is often wrong
+    save(tmp_path / 'json', song(1), in_french)
     kept, report = result(tmp_path)
     assert list(kept) == ['Song 1'] and reasons(report) == {'Song 2': 'language: fr'}
     for option, titles in [
@@ -281,7 +293,8 @@ def test_the_language_option(tmp_path):
             ('all', ['Song 1', 'Song 2'])]:
         assert list(result(tmp_path, f'--language={option}')[0]) == titles
     done = run(tmp_path, '--language=english')
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and 'english' in done.stderr and 'en' in done.stderr
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert 'english' in done.stderr and 'en' in done.stderr
 
 
 # ---- duplicates and versions ----
@@ -317,7 +330,8 @@ def test_exact_duplicates(tmp_path):
 
 def test_the_best_copy_stays(tmp_path):
     text = song(1)['lyrics'] + '\n\n[Hook]\n' + lines(100, 4)
-    holes = ' '.join('[?]' if at % 20 == 3 else word for at, word in enumerate(text.replace('\n', ' \n ').split(' ')))
+    words = text.replace('\n', ' \n ').split(' ')
+    holes = ' '.join('[?]' if number % 20 == 3 else word for number, word in enumerate(words))
     live = text.replace('\n', '\nyeah ', 2) + '\n\n[Outro]\nthank you all good night'
     save(
         tmp_path / 'json',
@@ -369,20 +383,21 @@ def test_shingles():
 def test_pairs_are_those_of_a_plain_comparison():
     random, texts = Random(1), [lines(seed, 8) for seed in range(30)]
     for seed in range(30):  # a part of one song in front of another
-        texts.append(
-            '\n'.join(texts[seed].split('\n')[:random.randint(1, 8)]) + '\n' + lines(100 + seed, random.randint(1, 8)))
-    shingles = [selection.shingles_of(selection.words_of(text)) for text in texts] + [np.zeros(0, np.uint32)] * 2
-    found = {(song, earlier): share for song, earlier, share in selection.similar_pairs(shingles)}
+        shared_lines = texts[seed].split('\n')[:random.randint(1, 8)]
+        texts.append('\n'.join([*shared_lines, lines(100 + seed, random.randint(1, 8))]))
+    shingles = [selection.shingles_of(selection.words_of(text)) for text in texts]
+    shingles += [np.zeros(0, np.uint32)] * 2
+    pairs = {(number, earlier): share for number, earlier, share in selection.similar_pairs(shingles)}
     sets = [set(each.tolist()) for each in shingles]
-    for song_at in range(len(sets)):
-        for earlier in range(song_at):
-            shared = len(sets[song_at] & sets[earlier])
-            share = shared / max(1, min(len(sets[song_at]), len(sets[earlier])))
-            if shared >= 16 and share >= .2:  # below that, the sample may miss one
-                assert found.pop((song_at, earlier)) == share
-            else:
-                assert found.pop((song_at, earlier), share) == share and (shared >= 8 or not found.get((song_at, earlier)))
-    assert not found
+    for number in range(len(sets)):
+        for earlier in range(number):
+            shared = len(sets[number] & sets[earlier])
+            share = shared / max(1, min(len(sets[number]), len(sets[earlier])))
+            if (number, earlier) in pairs:
+                assert pairs.pop((number, earlier)) == share >= .2 and shared >= 8
+            else:  # few shared shingles may all be missing in the sample
+                assert shared < 16 or share < .2
+    assert not pairs
 
 
 def test_a_hundred_copies_of_one_song(tmp_path):
@@ -397,7 +412,7 @@ def test_a_hundred_copies_of_one_song(tmp_path):
 # ---- the script ----
 
 
-def test_one_entry_a_line_in_a_fixed_order(tmp_path):
+def test_one_entry_per_line_in_a_fixed_order(tmp_path):
     save(tmp_path / 'json', song(10), song(9), song(2, title='\u200bÖl &amp; “Gas”\u00a0(Remix)'))
     save(tmp_path / 'json', song(50, artist='Kobalt Figgs'), artist='kobalt-figgs')
     (tmp_path / 'json' / 'manifest.json').write_text('{}')
@@ -417,13 +432,13 @@ def test_one_entry_a_line_in_a_fixed_order(tmp_path):
         'data.json', 'preprocess_report.json']
 
 
-def test_the_same_bytes_on_any_number_of_cores(tmp_path):
+def test_same_bytes_for_any_number_of_workers(tmp_path):
     save(tmp_path / 'json', *(song(number % 190, id=number) for number in range(1, 205)))
     files = []
     for workers in 1, 3:
         result(tmp_path, f'--num_workers={workers}')
-        files.append([(tmp_path / 'out' / name).read_bytes() for name in ('data.json',
-                                                                          'preprocess_report.json')])
+        names = 'data.json', 'preprocess_report.json'
+        files.append([(tmp_path / 'out' / name).read_bytes() for name in names])
     assert files[0] == files[1]
 
 
@@ -431,25 +446,28 @@ def test_the_shipped_songs_come_out_as_they_are(tmp_path):
     for each in DEMO:
         save(tmp_path / 'json', each, artist=fold_letters(each['artist']).replace(' ', '-'))
     kept, report = result(tmp_path)
-    assert {title: entry['text'] for title, entry in kept.items()} == {each['title']: each['lyrics'] for each in DEMO}
+    texts = {title: entry['text'] for title, entry in kept.items()}
+    assert texts == {each['title']: each['lyrics'] for each in DEMO}
     assert report['changed'] == report['dropped'] == {} and report['groups'] == len(DEMO) == 108
 
 
 def test_the_report(tmp_path):
-    states = [song(20 + n, '', state=state) for n, state in enumerate(['instrumental', 'unreleased', 'blocked'])]
+    states = ['instrumental', 'unreleased', 'blocked']
+    without_lyrics = [song(20 + n, '', state=state) for n, state in enumerate(states)]
     dirty = song(
         2,
         f'2 ContributorsSong 2 Lyrics[Couplet 1: Q]\n{lines(2)}\n\n[Hook x2]\n{lines(3, 4)}3Embed')
-    save(tmp_path / 'json', song(1), dirty, *states, *(song(30 + n, f'short {n}') for n in range(8)))
+    save(tmp_path / 'json', song(1), dirty, *without_lyrics, *(song(30 + n, f'short {n}') for n in range(8)))
     kept, report = result(tmp_path)
     assert (report['in'], report['out']) == (13, 2)
-    assert {reason: found['count'] for reason, found in report['dropped'].items()} == {
+    assert {reason: counted['count'] for reason, counted in report['dropped'].items()} == {
         'fewer than 30 words': 8, 'not complete: instrumental': 1, 'not complete: unreleased': 1,
         'not complete: blocked': 1}
-    assert len(report['dropped']['fewer than 30 words']['examples']) == 5 and len(report['dropped_songs']) == 11
+    assert len(report['dropped']['fewer than 30 words']['examples']) == 5
+    assert len(report['dropped_songs']) == 11
     assert {'path': 'tilly-ohm/30.json', 'title': 'Song 30', 'artist': 'Tilly Ohm',
             'reason': 'fewer than 30 words'} in report['dropped_songs']
-    assert {rule: found['count'] for rule, found in report['changed'].items()} == {
+    assert {rule: counted['count'] for rule, counted in report['changed'].items()} == {
         'page_header': 1, 'embed': 1, 'bracket_headers': 1, 'expand_sections': 1}
     example = report['changed']['bracket_headers']['examples'][0]
     assert example['song'] == 'tilly-ohm/2.json'
@@ -489,15 +507,16 @@ def test_broken_files_are_named_and_skipped(tmp_path):
         assert str(Path('json', 'tilly-ohm', f'{number}.json')) in line
     kept, report = result(tmp_path)
     assert list(kept) == ['Song 1'] and report['dropped']['broken file']['count'] == len(broken)
-    assert [dropped['path'] for dropped in report['dropped_songs']] == [f'tilly-ohm/{number}.json' for number in range(2, 10)]
+    dropped = [song['path'] for song in report['dropped_songs']]
+    assert dropped == [f'tilly-ohm/{number}.json' for number in range(2, 10)]
 
 
-def test_half_a_surrogate_pair_is_no_crash(tmp_path):
+def test_half_a_surrogate_pair_does_not_crash(tmp_path):
     save(tmp_path / 'json', song(1, title='Bus \ud83d', lyrics=song(1)['lyrics'] + ' \udc00'))
     assert run(tmp_path).returncode == 0
 
 
-def test_nothing_in_is_one_line(tmp_path):
+def test_an_empty_folder_is_a_clear_error(tmp_path):
     for _ in range(2):  # no folder; an empty one
         done = run(tmp_path)
         assert (done.returncode, done.stdout) == (1, '')
@@ -515,7 +534,7 @@ def test_nothing_left_keeps_the_last_data_json(tmp_path):
     assert (tmp_path / 'out' / 'data.json').read_bytes() == before
 
 
-def test_a_save_dir_that_is_a_file_is_one_line(tmp_path):
+def test_a_save_dir_that_is_a_file_is_a_clear_error(tmp_path):
     save(tmp_path / 'json', song(1))
     (tmp_path / 'out').write_text('')
     done = run(tmp_path)
@@ -524,8 +543,8 @@ def test_a_save_dir_that_is_a_file_is_one_line(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs a POSIX system')
 @pytest.mark.parametrize('workers', [1, 2])
-def test_ctrl_c_is_one_line(tmp_path, workers):
-    """One song is a pipe that is never written to: opened on both sides, it tells that the work is under way."""
+def test_ctrl_c_ends_with_one_line(tmp_path, workers):
+    """One song is a pipe that is never written to: it can be opened as soon as the script reads it."""
     save(tmp_path / 'json', *(song(number) for number in range(300)))
     pipe = next((tmp_path / 'json').glob('*/*.json')).with_name('999.json')
     os.mkfifo(pipe)

@@ -1,4 +1,4 @@
-"""The shipped songs keep their form: what the demo learns from, and what a visitor reads first."""
+"""The shipped songs, which the demo trains on: their format, their form, no copies, their rhymes."""
 
 import json
 import random
@@ -21,7 +21,7 @@ HEADER = re.compile(
     r'\[(Intro|Verse \d|Hook|Chorus|Pre-Hook|Pre-Chorus|Bridge|Refrain|Interlude|Breakdown|Outro)\]')
 
 
-def test_enough_of_them():
+def test_number_of_songs_artists_and_words():
     assert len(SONGS) >= 104 and len({song['artist'] for song in SONGS.values()}) >= 12
     assert sum(len(split_words(song['lyrics'])) for song in SONGS.values()) >= 36000
     assert min(Counter(song['artist'] for song in SONGS.values()).values()) >= 3
@@ -52,60 +52,65 @@ def test_length_and_sections():
             assert text.endswith('\n\n') and '\n\n' not in text.removesuffix('\n\n'), path
 
 
-def test_no_line_is_shared():
-    where, prompt = defaultdict(set), demo_prompt().splitlines()[1:]
+def test_no_two_songs_share_a_line():
+    def words_alone(line):
+        return re.sub(r'\W+', ' ', line.lower()).strip()
+
+    paths_of_line = defaultdict(set)
     for path, song in SONGS.items():
         verse_lines = Counter()
-        for section in re.split(r'\n\n', song['lyrics']):
+        for section in song['lyrics'].split('\n\n'):
             header, *lines = section.splitlines()
             for line in lines:
-                where[re.sub(r'\W+', ' ', line.lower()).strip()].add(path)
+                paths_of_line[words_alone(line)].add(path)
                 verse_lines[line] += header.startswith('[Verse')
         assert max(verse_lines.values()) == 1, path  # only a song's own hook comes again
-    assert [line for line, paths in where.items() if len(paths) > 1] == []
-    assert not {re.sub(r'\W+', ' ', line.lower()).strip() for line in prompt} & set(where)
+    assert [line for line, paths in paths_of_line.items() if len(paths) > 1] == []
+    prompt = demo_prompt().splitlines()[1:]
+    assert not {words_alone(line) for line in prompt} & set(paths_of_line)
 
 
-def test_no_phrase_is_shared():
-    """Five words that two songs have are a common phrase (at the side of the), so few songs have them, and no two have many."""
-    where, shared = defaultdict(set), Counter()
+def test_no_two_songs_share_a_phrase():
+    """A run of six words is in one song only, one of five in at most three; two songs share one at most."""
+    paths_of_phrase, shared = defaultdict(set), Counter()
     for path, song in SONGS.items():
         words = words_of(song['lyrics'])
         for length in 5, 6:
-            for at in range(len(words) - length + 1):
-                where[tuple(words[at:at + length])].add(path)
-    for phrase, paths in where.items():
+            for start in range(len(words) - length + 1):
+                paths_of_phrase[tuple(words[start:start + length])].add(path)
+    for phrase, paths in paths_of_phrase.items():
         assert len(paths) <= (3 if len(phrase) == 5 else 1), (phrase, paths)
         shared.update(combinations(sorted(paths), 2))
-    assert all(count == 1 for count in shared.values()), [pair for pair in shared.items() if pair[1] > 1]
+    assert [pair for pair, count in shared.items() if count > 1] == []
 
 
 def test_no_near_duplicates():
     assert not list(similar_pairs([shingles_of(words_of(song['lyrics'])) for song in SONGS.values()]))
 
 
-def of_artist():
+def text_of_each_artist():
     texts = defaultdict(list)
     for song in SONGS.values():
         texts[song['artist']].append(song['lyrics'])
     return {artist: '\n\n'.join(songs) for artist, songs in texts.items()}
 
 
-def test_they_rhyme_beyond_chance():
-    """The table in README.md has what measure.py says over more shuffles; poets of the past are at .04 to .11."""
+def test_songs_rhyme_beyond_chance():
+    """README.md has the same measure over more shuffles; poets of the past are at .04 to .11."""
     excess = {}
-    for artist, text in of_artist().items():
+    for artist, text in text_of_each_artist().items():
         words, shuffler = split_words(text), random.Random(0)
-        excess[artist] = density(words) - statistics.fmean(density(shuffler.sample(words, len(words))) for _ in range(2))
+        shuffled = [shuffler.sample(words, len(words)) for _ in range(2)]
+        excess[artist] = density(words) - statistics.fmean(map(density, shuffled))
     assert min(excess.values()) > .08, sorted(excess.items(), key=lambda pair: pair[1])[:3]
     assert statistics.fmean(excess.values()) > .2
 
 
-def test_the_table_counts_these_songs():
+def test_table_of_the_readme_counts_these_songs():
     table = (FOLDER / 'README.md').read_text(encoding='utf-8')
-    for artist, text in [
-            *of_artist().items(),
-            ('all', '\n\n'.join(song['lyrics'] for song in SONGS.values()))]:
-        songs, words = text.count('\n\n[Verse 1]') + text.startswith('[Verse 1]'), split_words(text)
+    all_texts = '\n\n'.join(song['lyrics'] for song in SONGS.values())
+    for artist, text in [*text_of_each_artist().items(), ('all', all_texts)]:
+        songs = text.count('\n\n[Verse 1]') + text.startswith('[Verse 1]')
+        words = split_words(text)
         row = rf'\| {re.escape(artist)} \| [^|]*\| {songs} \| {len(words):,} \| {len(set(words)):,} \|'
         assert re.search(row, table), f'{artist}: {row}; run measure.py again'
