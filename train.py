@@ -216,7 +216,7 @@ if init_from == 'resume':
         scaler.load_state_dict(state['scaler'])
     del weights, optimizer_state
 # evaluation uses the compiled model, training what wraps it: DDP would wait for the other processes
-first_batch = train_data.draw([train_data.row(b) for b in range(batch_size)])
+first_batch = train_data.read(train_data.row_windows(0, batch_size))
 compiled = compile_or_eager(raw_model, compile, rt, *first_batch)
 model = rt.wrap(compiled)
 
@@ -360,7 +360,7 @@ while True:
         mfu = flops / peak_flops / rt.world_size if peak_flops else None
         more = norms.after()
         if log_maxima:
-            x, _ = train_data.draw([train_data.row(progress.row)])
+            x, _ = train_data.read([train_data.row_window(progress.row)])
             more |= maxima(raw_model, raw_model.transformer.h, *rt.to_device(x))
         log.row(progress.step, row=first_row, tokens=progress.tokens, seconds=time.perf_counter() - t_start,
                 loss=loss, lr=lr, batch=n_rows, grad_norm=grad_norm, clipped=n_clipped,

@@ -50,7 +50,7 @@ class KVCache:
         return pos[:, None]
 
     def columns(self, pos: torch.Tensor) -> torch.Tensor:
-        """Return the column of each position: its own number until a full cache wraps round behind the sinks."""
+        """Return the column of each position: the same number, until a full cache wraps around."""
         n_sliding = self.max_len - self.sinks
         return torch.where(pos < self.max_len, pos, self.sinks + (pos - self.sinks) % n_sliding)
 

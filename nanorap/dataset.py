@@ -1,14 +1,14 @@
 """
-Token files at both ends: writing a data folder, and drawing batches from it.
+Token files at both ends: writing a data folder, and reading batches from it.
 
-A data folder holds train.bin and val.bin, token ids end to end, little-endian, every document closed by the end-of-text
-id, and meta.json: the tokenizer, dtype, and per split the tokens, documents and sha256. This file imports no torch.
+A data folder holds train.bin and val.bin, token ids end to end, little-endian, every document closed by the
+end-of-text id, and meta.json: the tokenizer, dtype, and per split the tokens, documents and sha256. This file
+imports no torch.
 """
 
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -17,28 +17,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanorap.common import UserError, ceil_div
+from nanorap.common import UserError, ceil_div, sync_to_disk
 
 CHUNK = 4_000_000  # characters that are tokenized at once, so that every core is busy and memory stays flat
+SCAN = 2**24  # tokens that are read at once in the search for document ends, which also keeps memory flat
 
 
 def write_dataset(out_dir, tokenizer, documents, **about):
-    """Write train.bin, val.bin and meta.json from an iterable of (split, text); returns meta, to which `about` is added.
+    """Write train.bin, val.bin and meta.json from an iterable of (split, text); return meta.
 
-    It works in a stream, some documents at a time on every core. Everything is written under a temporary name first: a run
-    that fails or is killed leaves the old files as they were.
+    Documents are processed as a stream, CHUNK characters at a time on every core. Everything is written under
+    a temporary name first, so that a run that fails or is killed leaves the old files unchanged. `about` is
+    added to meta.
     """
     out_dir = Path(out_dir)
     temporary = out_dir / '.prepare.tmp'
     dtype = np.dtype('<u2' if tokenizer.vocab_size <= 2**16 else '<u4')
     splits = {split: dict(tokens=0, documents=0, sha256=hashlib.sha256()) for split in ('train', 'val')}
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
         temporary.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
             files = {split: stack.enter_context(open(temporary / f'{split}.bin', 'wb')) for split in splits}
             for chunk in _chunks(documents):
-                for (split, _), ids in zip(chunk, tokenizer.encode_batch([text for _, text in chunk]), strict=True):
+                texts = [text for _, text in chunk]
+                for (split, _), ids in zip(chunk, tokenizer.encode_batch(texts), strict=True):
                     data = np.empty(len(ids) + 1, dtype)
                     data[:-1], data[-1] = ids, tokenizer.eot
                     files[split].write(data)
@@ -49,28 +52,30 @@ def write_dataset(out_dir, tokenizer, documents, **about):
             if not count['documents']:
                 raise UserError(f"{out_dir}: no document fell to the {split} split; prepare more documents")
             count['sha256'] = count['sha256'].hexdigest()
-        meta = tokenizer.meta() | dict(dtype='uint16' if dtype.itemsize == 2 else 'uint32', splits=splits) | about
+        dtype_name = 'uint16' if dtype.itemsize == 2 else 'uint32'
+        meta = tokenizer.meta() | dict(dtype=dtype_name, splits=splits) | about
         tokenizer.save(temporary)
         (temporary / 'meta.json').write_text(json.dumps(meta, indent=1) + '\n', encoding='utf-8')
-        for path in sorted(temporary.iterdir()):
-            with open(path, 'rb+') as file:
-                os.fsync(file.fileno())
+        for path in temporary.iterdir():
+            sync_to_disk(path)
         if not (temporary / 'tokenizer.json').exists():  # another tokenizer's would be taken for this one's
             (out_dir / 'tokenizer.json').unlink(missing_ok=True)
-        for path in sorted(temporary.iterdir(), reverse=True):  # meta.json last: it is checked against the others
+        others = [path for path in temporary.iterdir() if path.name != 'meta.json']
+        for path in [*others, temporary / 'meta.json']:  # meta.json last: it is checked against the others
             path.replace(out_dir / path.name)
         return meta
     except OSError as e:
-        raise UserError(f"can't write to {out_dir} ({e.strerror}): what was there is as it was") from e
+        raise UserError(f"can't write to {out_dir} ({e.strerror}): the old files there are unchanged; make "
+                        "room, or choose another --out_dir") from e
     except KeyboardInterrupt:
-        print(f"\nstopped: what was in {out_dir} is as it was", file=sys.stderr)
+        print(f"\nstopped: the old files in {out_dir} are unchanged", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _chunks(documents):
-    """Lists of documents, of about CHUNK characters each."""
+    """Yield lists of documents, of about CHUNK characters each."""
     chunk, size = [], 0
     for document in documents:
         chunk.append(document)
@@ -82,27 +87,32 @@ def _chunks(documents):
 
 
 def read_documents(source, column='text'):
-    """The entries of a data.json (one a line), of a JSON-lines file, or of a dataset on the Hugging Face hub, one by one, as
-    dicts whose `column` is a string. Nothing is held in memory."""
+    """Yield dicts whose `column` is a string, one by one, without holding them in memory.
+
+    source: a data.json (one entry per line), a JSON-lines file, or the name of a dataset on the Hugging Face
+    hub.
+    """
     path = Path(source)
-    is_name = re.fullmatch(r'[\w-][\w.-]*(/[\w.-]+)?', path.as_posix()) and path.suffix not in ('.json', '.jsonl')
-    if is_name and not path.exists():
+    is_name_or_path = re.fullmatch(r'[\w-][\w.-]*(/[\w.-]+)?', path.as_posix())
+    if is_name_or_path and path.suffix not in ('.json', '.jsonl') and not path.exists():
         yield from _read_hub(path.as_posix(), column)
         return
     try:
         with open(path, encoding='utf-8') as f:
             for number, line in enumerate(f, 1):
                 line = line.strip().rstrip(',')
-                if line not in ('', '[', ']'):
-                    try:
-                        entry = json.loads(line)
-                        entry[column] + ''  # a TypeError where it is no string
-                        yield entry
-                    except (ValueError, KeyError, TypeError) as e:
-                        raise UserError(f'{path}, line {number}: not an entry ({e!r}). Each line, in a data.json between [ '
-                                        f'and ], holds one: {{"{column}": "…"}}') from None
+                if line in ('', '[', ']'):
+                    continue
+                try:
+                    entry = json.loads(line)
+                    entry[column] + ''  # a TypeError where it is no string
+                    yield entry
+                except (ValueError, KeyError, TypeError) as e:
+                    raise UserError(f'{path}, line {number}: not an entry ({e!r}). Each line, in a data.json '
+                                    f'between [ and ], holds one: {{"{column}": "…"}}') from None
     except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"can't read {path} ({getattr(e, 'strerror', None) or e}): give a file in UTF-8") from None
+        raise UserError(f"can't read {path} ({getattr(e, 'strerror', None) or e}): give a file in "
+                        "UTF-8") from None
 
 
 def _read_hub(name, column):
@@ -113,15 +123,17 @@ def _read_hub(name, column):
             entry[column] + ''
             yield entry
     except (KeyError, TypeError):
-        raise UserError(f"the dataset {name} has no column '{column}' of text: name another with --column") from None
+        raise UserError(f"the dataset {name} has no column '{column}' of text: name another with "
+                        "--column") from None
     except Exception as e:  # dozens: offline, misspelt, gated, a dataset that is a script
         reason = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
-        raise UserError(f"can't read '{name}' ({reason}). It is no file here; the hub's datasets need network access, and any "
-                        "copy of the dataset there will do, or --input=FILE.jsonl") from None
+        raise UserError(f"can't read '{name}' ({reason}). It is no file here; the hub's datasets need "
+                        "network access, and any copy of the dataset there will do, or "
+                        "--input=FILE.jsonl") from None
 
 
 def read_text(source):
-    """The text of a file or an http(s) URL."""
+    """Return the text of a file or an http(s) URL."""
     try:
         if source.startswith(('http://', 'https://')):
             import requests
@@ -133,19 +145,21 @@ def read_text(source):
             text = Path(source).read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as e:  # requests' errors are OSErrors
         reason = getattr(e, 'strerror', None) or type(e).__name__
-        raise UserError(f"can't read {source} ({reason}): give a text file in UTF-8 with --input=FILE") from None
+        raise UserError(f"can't read {source} ({reason}): give a text file in UTF-8 with "
+                        "--input=FILE") from None
     if not text:
         raise UserError(f"{source} is empty: give a text file with --input=FILE")
     return text
 
 
 def is_held_out(key, share):
-    """Whether the document of this key is held out for validation: by a hash, so that it never moves."""
-    return int(hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:13], 16) < share * 16**13
+    """Return whether the document of this key is held out for validation, by a hash: it never moves."""
+    digits = hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:13]  # 52 bits: exact as a float
+    return int(digits, 16) < share * 16**13
 
 
 def read_meta(data_dir):
-    """meta.json of a data folder, checked against the files beside it."""
+    """Return meta.json of a data folder as a dict, checked against the files beside it."""
     data_dir = Path(data_dir)
     script = data_dir / 'prepare.py'
     prepare = f"run python {script}" if script.exists() else "run the prepare.py in data/ that writes it"
@@ -154,8 +168,8 @@ def read_meta(data_dir):
         for split, count in meta['splits'].items():
             size = (data_dir / f'{split}.bin').stat().st_size
             if size != count['tokens'] * np.dtype(meta['dtype']).itemsize:
-                raise UserError(f"{data_dir / split}.bin has {size:,} bytes, not the {count['tokens']:,} tokens that "
-                                f"meta.json names: {prepare} again")
+                raise UserError(f"{data_dir / split}.bin has {size:,} bytes, not the {count['tokens']:,} "
+                                f"tokens that meta.json names: {prepare} again")
         meta['tokenizer'], meta['vocab_size'], meta['eot']  # a KeyError where one is missing
     except OSError as e:
         raise UserError(f"no prepared data: {e.filename} is missing; {prepare} first") from None
@@ -175,7 +189,7 @@ def read_split(data_dir, split):
 
 
 def find_dataset(name):
-    """The data folder that --dataset names: one below the repository's data/, or any path."""
+    """Return the data folder that --dataset names: one below the repository's data/, or any path."""
     below = Path(__file__).resolve().parents[1] / 'data' / name
     return below if below.is_dir() else Path(name)
 
@@ -183,18 +197,21 @@ def find_dataset(name):
 class MicroBatch(NamedTuple):
     x: np.ndarray  # (B, T) inputs, int64
     y: np.ndarray  # (B, T) targets; -1 where there is none
-    weight: float  # the share of the step's targets that y holds, times the number of processes (DDP averages over them)
-    row: int  # its first row's index in the run
+    weight: float  # y's share of the step's targets, times the number of processes (DDP averages over them)
+    first_row: int  # the index in the run of x's first row
     is_last: bool  # of this process in this step
 
 
 class Batches:
-    """Rows of one split. Row k of a run is a pure function of (seed, k): whatever the batch size and the processes are.
+    """The batches of one split. Row k of a run is a pure function of (seed, k), whatever the batch size.
 
-    A split is cut into windows of at most block_size targets; the token before a window is its first input, and an
-    end-of-text stands before the first. mode 'stream': windows follow each other whatever they hold. 'documents': a
-    window begins where a document begins, and a longer document goes on in the next window; so no window has two
-    documents, and attention can't cross from one into another. Every epoch takes each window once, in a new order.
+    A split is cut into windows (start, end) of at most block_size targets. The token before a window is its
+    first input; an end-of-text stands before the first window. Each epoch takes every window once, in a new
+    order.
+
+    mode 'stream': windows follow each other, whatever documents they hold. mode 'documents': a window begins
+    where a document begins, and a longer document continues in the next window; so no window has two
+    documents, and attention can't cross from one into another.
     """
 
     def __init__(self, data_dir, split, block_size, mode='stream', seed=0):
@@ -205,34 +222,34 @@ class Batches:
         if mode == 'documents':
             ends = self._document_ends()
             starts = np.concatenate([[0], ends[:-1]])
-            n_windows = -((starts - ends) // block_size)  # of each document, rounded up
-            document = np.repeat(np.arange(len(ends)), n_windows)
-            nth = np.arange(len(document)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+            n_windows = ceil_div(ends - starts, block_size)  # of each document
+            document = np.repeat(np.arange(len(ends)), n_windows)  # the document of each window
+            first_window = np.cumsum(n_windows) - n_windows  # of each document
+            nth = np.arange(len(document)) - first_window[document]  # of its document's windows
             self.starts = starts[document] + nth * block_size
             self.ends = np.minimum(self.starts + block_size, ends[document])
         elif mode == 'stream':
             if self.n_tokens <= block_size:
-                raise UserError(f"{self.path} has {self.n_tokens:,} tokens, less than a block of {block_size:,}: "
-                                "prepare more text, or lower --block_size")
+                raise UserError(f"{self.path} has {self.n_tokens:,} tokens, less than a block of "
+                                f"{block_size:,}: prepare more text, or lower --block_size")
         else:
             raise UserError(f"--batches={mode}: choose documents or stream")
         self._epoch = None
 
     def _tokens(self):
-        # a new memmap each time: one that lives on keeps every page that it ever touched in memory,
-        # https://stackoverflow.com/questions/45132940/numpy-memmap-memory-usage-want-to-iterate-once/61472122#61472122
+        # a new memmap each time: an old one keeps every page that it ever touched in memory,
+        # https://stackoverflow.com/questions/45132940/numpy-memmap-memory-usage-want-to-iterate-once
         return np.memmap(self.path, dtype=np.dtype(self.meta['dtype']).newbyteorder('<'), mode='r')
 
     def _document_ends(self):
-        """Where each document ends: one behind its end-of-text id."""
-        step = 2**24
-        ends = [at + 1 + np.flatnonzero(self._tokens()[at : at + step] == self.meta['eot'])
-                for at in range(0, self.n_tokens, step)]
+        """Return where each document ends: one behind its end-of-text id."""
+        ends = [at + 1 + np.flatnonzero(self._tokens()[at : at + SCAN] == self.meta['eot'])
+                for at in range(0, self.n_tokens, SCAN)]
         return np.concatenate(ends)
 
     @property
     def n_windows(self):
-        """Windows of the split in file order, every token a target exactly once."""
+        """The number of windows in file order, in which every token of the split is a target exactly once."""
         return len(self.starts) if self.mode == 'documents' else ceil_div(self.n_tokens, self.block_size)
 
     @property
@@ -241,13 +258,13 @@ class Batches:
         return self.n_windows if self.mode == 'documents' else max(1, self.n_tokens // self.block_size - 1)
 
     def window(self, i):
-        """(start, end) of the targets of window i, in file order: what evaluation goes through."""
+        """Return (start, end) of window i in file order, the order of evaluation."""
         if self.mode == 'documents':
             return int(self.starts[i]), int(self.ends[i])
         return i * self.block_size, min((i + 1) * self.block_size, self.n_tokens)
 
-    def row(self, k):
-        """(start, end) of the targets of row k of the run."""
+    def row_window(self, k):
+        """Return (start, end) of the window that is row k of the run, in the shuffled order of training."""
         epoch, i = divmod(k, self.rows_per_epoch)
         if epoch != self._epoch:
             rng = np.random.default_rng((self.seed, epoch))
@@ -260,31 +277,46 @@ class Batches:
             return self.window(i)
         return self._offset + i * self.block_size, self._offset + (i + 1) * self.block_size
 
-    def draw(self, spans):
-        """Inputs and targets, (B, T) int64 arrays, of a list of (start, end); T is the longest one's length, and the rest
-        of a shorter row is padding, whose targets are -1."""
-        T = max(end - start for start, end in spans)
+    def read(self, windows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return inputs and targets of B windows, int64 arrays (B, T), where T is the longest one's length.
+
+        The rest of a shorter row is padding, whose targets are -1.
+        """
+        T = max(end - start for start, end in windows)
         tokens, eot = self._tokens(), self.meta['eot']
-        x = np.full((len(spans), T), eot, dtype=np.int64)
-        y = np.full((len(spans), T), -1, dtype=np.int64)
-        for b, (start, end) in enumerate(spans):
+        x = np.full((len(windows), T), eot, dtype=np.int64)
+        y = np.full((len(windows), T), -1, dtype=np.int64)
+        for b, (start, end) in enumerate(windows):
             y[b, : end - start] = tokens[start:end]
             x[b, 1 : end - start] = y[b, : end - start - 1]
             x[b, 0] = tokens[start - 1] if start else eot
-        if max(x.max(), y.max()) >= self.meta['vocab_size']:
-            raise UserError(f"{self.path} holds token id {max(x.max(), y.max())}, beyond the vocabulary of "
+        highest = max(x.max(), y.max())
+        if highest >= self.meta['vocab_size']:
+            raise UserError(f"{self.path} holds token id {highest}, beyond the vocabulary of "
                             f"{self.meta['vocab_size']}: prepare the data again")
         return x, y
 
     def n_targets(self, first_row, n_rows):
-        """Targets in n_rows rows of the run from first_row on."""
-        return sum(end - start for start, end in map(self.row, range(first_row, first_row + n_rows)))
+        """Return the number of targets in n_rows rows of the run from first_row on."""
+        return count_targets(self.row_windows(first_row, n_rows))
+
+    def row_windows(self, first_row, n_rows):
+        """Return row_window() of n_rows rows of the run from first_row on."""
+        return [self.row_window(k) for k in range(first_row, first_row + n_rows)]
 
     def step(self, first_row, batch_size, n_micro, rank=0, world_size=1):
-        """This process's MicroBatches of one update, which takes batch_size * n_micro rows of the run from first_row on."""
-        n_targets = self.n_targets(first_row, batch_size * n_micro)
+        """Yield this process's MicroBatches of one update.
+
+        The update takes batch_size * n_micro rows of the run from first_row on; the processes take turns.
+        """
+        windows = self.row_windows(first_row, batch_size * n_micro)
+        n_targets = count_targets(windows)
         for m in range(rank, n_micro, world_size):
-            row = first_row + m * batch_size
-            weight = self.n_targets(row, batch_size) / n_targets * world_size
-            x, y = self.draw([self.row(row + b) for b in range(batch_size)])
-            yield MicroBatch(x, y, weight, row, is_last=m + world_size >= n_micro)
+            micro_windows = windows[m * batch_size : (m + 1) * batch_size]
+            x, y = self.read(micro_windows)
+            weight = count_targets(micro_windows) / n_targets * world_size
+            yield MicroBatch(x, y, weight, first_row + m * batch_size, is_last=m + world_size >= n_micro)
+
+
+def count_targets(windows):
+    return sum(end - start for start, end in windows)

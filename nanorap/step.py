@@ -16,7 +16,7 @@ def train_step(model, optimizer, scaler, batches, runtime, grad_clip, seed, lap=
     total = 0.0
     for batch in batches:
         # dropout depends on the rows alone: the same masks after a resume, and on any number of processes
-        torch.manual_seed(seed * 1_000_003 + batch.row)
+        torch.manual_seed(seed * 1_000_003 + batch.first_row)
         if isinstance(model, DDP):
             model.require_backward_grad_sync = batch.is_last  # exchange gradients once a step
         x, y = runtime.to_device(batch.x, batch.y)
@@ -51,7 +51,7 @@ def mean_loss(model, data, n, batch_size, rt):
     for first in range(0, n, rt.world_size * batch_size):
         mine = range(n)[first + rt.rank * batch_size :][:batch_size]
         # without windows left, a process goes along with any one, which counts for nothing: FSDP needs all of them
-        x, y = data.draw([data.window(i * data.n_windows // n) for i in mine or [0]])
+        x, y = data.read([data.window(i * data.n_windows // n) for i in mine or [0]])
         count = int((y != -1).sum()) if mine else 0
         x, y = rt.to_device(x, y)
         with rt.autocast():

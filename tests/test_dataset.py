@@ -1,8 +1,9 @@
-"""Writing token files and drawing rows from them: properties that hold for any documents, and what is refused."""
+"""Token files and the batches read from them: properties that hold for any documents, and what is refused."""
 
 import hashlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -27,7 +28,8 @@ SETTINGS = settings(max_examples=80, deadline=None)
 
 
 def write(folder, train, val=('a',)):
-    return write_dataset(folder, TOKENIZER, [('train', text) for text in train] + [('val', text) for text in val])
+    documents = [('train', text) for text in train] + [('val', text) for text in val]
+    return write_dataset(folder, TOKENIZER, documents)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -51,24 +53,27 @@ def test_the_files_hold_the_documents(folder, train):
     tokens = np.fromfile(folder / 'train.bin', dtype='<u2').tolist()
     assert tokens == [i for text in train for i in [*TOKENIZER.encode(text), TOKENIZER.eot]]
     assert meta['splits']['train'] == meta['splits']['train'] | dict(tokens=len(tokens), documents=len(train))
-    assert sorted(path.name for path in folder.iterdir()) == ['meta.json', 'train.bin', 'val.bin']  # no temporary file stays
+    # no temporary file stays
+    assert sorted(path.name for path in folder.iterdir()) == ['meta.json', 'train.bin', 'val.bin']
 
 
 @SETTINGS
 @given(documents, st.integers(1, 50))
 def test_document_rows(folder, train, block_size):
-    """Each row is one window of one document, its inputs begin with end of text or go on; every token is a target once."""
+    """Each row is one window of one document; every token is a target once."""
     write(folder, train)
     data, eot = Batches(folder, 'train', block_size, 'documents', seed=1), TOKENIZER.eot
-    found, starts = [], 0
+    rows, starts = [], 0
     for k in range(data.rows_per_epoch):
-        x, y = data.draw([data.row(k)])
+        x, y = data.read([data.row_window(k)])
         assert (y != -1).all() and 1 <= y.shape[1] <= block_size
-        assert (x[0, 1:] == y[0, :-1]).all() and not (y[0, :-1] == eot).any()  # one document: it ends at the row's end at most
+        assert (x[0, 1:] == y[0, :-1]).all()
+        assert not (y[0, :-1] == eot).any()  # one document, which can end at the row's end only
         starts += x[0, 0] == eot
-        found.append((data.row(k)[0], y[0].tolist()))
+        rows.append((data.row_window(k)[0], y[0].tolist()))
     assert starts == len(train)  # rows that begin where a document begins
-    assert [token for _, row in sorted(found) for token in row] == np.fromfile(folder / 'train.bin', '<u2').tolist()
+    tokens = np.fromfile(folder / 'train.bin', '<u2').tolist()
+    assert [token for _, row in sorted(rows) for token in row] == tokens
 
 
 @SETTINGS
@@ -78,8 +83,8 @@ def test_windows_cover_a_split_once(folder, train, block_size):
     tokens = np.fromfile(folder / 'train.bin', '<u2').tolist()
     for mode in ['documents'] + ['stream'] * (len(tokens) > block_size):
         data = Batches(folder, 'train', block_size, mode)
-        spans = [data.window(i) for i in range(data.n_windows)]
-        assert [t for start, end in spans for t in range(start, end)] == list(range(len(tokens)))
+        windows = [data.window(i) for i in range(data.n_windows)]
+        assert [t for start, end in windows for t in range(start, end)] == list(range(len(tokens)))
 
 
 @SETTINGS
@@ -87,7 +92,7 @@ def test_windows_cover_a_split_once(folder, train, block_size):
 def test_stream_epochs_repeat_nothing(folder, block_size, n, seed):
     write(folder, [ALPHABET * (n // 10)])
     data = Batches(folder, 'train', block_size, 'stream', seed)
-    epochs = [[data.row(e * data.rows_per_epoch + i) for i in range(data.rows_per_epoch)] for e in range(3)]
+    epochs = [data.row_windows(epoch * data.rows_per_epoch, data.rows_per_epoch) for epoch in range(3)]
     for rows in epochs:
         targets = [t for start, end in rows for t in range(start, end)]
         assert len(set(targets)) == len(targets) and set(targets) <= set(range(data.n_tokens))
@@ -95,14 +100,15 @@ def test_stream_epochs_repeat_nothing(folder, block_size, n, seed):
         assert len(targets) > data.n_tokens - 2 * block_size  # little is left out of an epoch
     again = Batches(folder, 'train', block_size, 'stream', seed)
     k = data.rows_per_epoch * 2 + 1
-    assert again.row(k) == data.row(k) and again.row(1) == data.row(1)  # a pure function, in any order of calls
+    for i in (k, 1):  # a pure function, in any order of calls
+        assert again.row_window(i) == data.row_window(i)
 
 
 def test_orders_differ(folder):
     write(folder, [ALPHABET] * 50)
     def order(seed, epoch):
         data = Batches(folder, 'train', 20, 'documents', seed)
-        return [data.row(epoch * 50 + i) for i in range(50)]
+        return data.row_windows(epoch * 50, 50)
 
     assert sorted(order(0, 0)) == sorted(order(0, 1)) == sorted(order(1, 0))
     assert order(0, 0) != order(0, 1) and order(0, 0) != order(1, 0)
@@ -112,33 +118,35 @@ def test_orders_differ(folder):
 def test_a_step_is_the_same_for_any_ranks(folder, mode):
     write(folder, ['abc', 'abcdefghij' * 3, 'a', '', 'ffff' * 4])
     data = Batches(folder, 'train', 8, mode, seed=3)
-    whole = {batch.row: batch for batch in data.step(5, 2, 4)}
+    whole = {batch.first_row: batch for batch in data.step(5, 2, 4)}
     assert sum(batch.weight for batch in whole.values()) == pytest.approx(1)
     for world_size in (2, 4):
         for rank in range(world_size):
             parts = list(data.step(5, 2, 4, rank, world_size))
             assert [batch.is_last for batch in parts] == [False] * (4 // world_size - 1) + [True]
             for batch in parts:
-                assert batch.weight == pytest.approx(whole[batch.row].weight * world_size)
-                assert (batch.x == whole[batch.row].x).all() and (batch.y == whole[batch.row].y).all()
+                same = whole[batch.first_row]
+                assert batch.weight == pytest.approx(same.weight * world_size)
+                assert (batch.x == same.x).all() and (batch.y == same.y).all()
     for batch in whole.values():  # a token weighs the same wherever it stands
         assert batch.weight == pytest.approx((batch.y != -1).sum() / data.n_targets(5, 8))
 
 
 def test_padding(folder):
     write(folder, ['abc', 'abcdef'])
-    x, y = Batches(folder, 'train', 16, 'documents').draw([(0, 4), (4, 11)])
+    x, y = Batches(folder, 'train', 16, 'documents').read([(0, 4), (4, 11)])
     eot = TOKENIZER.eot
     assert x.tolist() == [[eot, 0, 1, 2, eot, eot, eot], [eot, 0, 1, 2, 3, 4, 5]]
     assert y.tolist() == [[0, 1, 2, eot, -1, -1, -1], [0, 1, 2, 3, 4, 5, eot]]
 
 
 def test_held_out_never_moves():
-    share = [is_held_out(f'song {i}', 0.1) for i in range(5000)]
-    assert 400 < sum(share) < 600
-    assert all(is_held_out(f'song {i}', 0.2) for i in range(5000) if share[i])  # a larger share takes more, and the same
-    for i in range(500):  # by the hash's first hex digit
-        assert is_held_out(f'song {i}', 1 / 16) == hashlib.sha256(f'song {i}'.encode()).hexdigest().startswith('0')
+    keys = [f'song {i}' for i in range(5000)]
+    held_out = [key for key in keys if is_held_out(key, 0.1)]
+    assert 400 < len(held_out) < 600
+    assert all(is_held_out(key, 0.2) for key in held_out)  # a larger share takes more, and the same
+    for key in keys[:500]:  # by the hash's first hex digit
+        assert is_held_out(key, 1 / 16) == hashlib.sha256(key.encode()).hexdigest().startswith('0')
 
 
 def test_uint32_for_a_large_vocabulary(tmp_path):
@@ -149,7 +157,7 @@ def test_uint32_for_a_large_vocabulary(tmp_path):
 
     assert write_dataset(tmp_path, Large(), [('train', 'ab'), ('val', 'a')])['dtype'] == 'uint32'
     assert np.fromfile(tmp_path / 'train.bin', '<u4').tolist() == [0, 1, 70_000]
-    assert Batches(tmp_path, 'train', 8, 'documents').draw([(0, 3)])[1].tolist() == [[0, 1, 70_000]]
+    assert Batches(tmp_path, 'train', 8, 'documents').read([(0, 3)])[1].tolist() == [[0, 1, 70_000]]
 
 
 def test_a_failed_run_leaves_the_old_files(tmp_path):
@@ -161,7 +169,7 @@ def test_a_failed_run_leaves_the_old_files(tmp_path):
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_what_is_refused(tmp_path):
+def test_bad_folders_and_options_are_refused(tmp_path):
     with pytest.raises(UserError, match='meta.json is missing.*prepare'):
         Batches(tmp_path, 'train', 8)
     write(tmp_path, ['abcdef'])
@@ -170,7 +178,7 @@ def test_what_is_refused(tmp_path):
             Batches(tmp_path, 'train', block_size, mode)
     np.array([0, 1, 9999, 1, 0, 1, 10], '<u2').tofile(tmp_path / 'train.bin')
     with pytest.raises(UserError, match='9999, beyond the vocabulary of 11'):
-        Batches(tmp_path, 'train', 4).draw([(0, 4)])
+        Batches(tmp_path, 'train', 4).read([(0, 4)])
     (tmp_path / 'train.bin').write_bytes(b'12345')
     with pytest.raises(UserError, match='5 bytes, not the 7 tokens'):
         read_meta(tmp_path)
@@ -180,17 +188,18 @@ def test_what_is_refused(tmp_path):
 
 
 def test_prepare_lyrics(songs, tmp_path):
-    for tokenizer in ('gpt2', 'smollm2', 'char'):
-        out_dir = tmp_path / tokenizer
-        run('data/lyrics/prepare.py', '--input', songs, f'--tokenizer={tokenizer}', '--out_dir', out_dir, cwd=tmp_path)
+    for name in ('gpt2', 'smollm2', 'char'):
+        flags = ['--input', songs, f'--tokenizer={name}', '--out_dir', tmp_path / name]
+        run('data/lyrics/prepare.py', *flags, cwd=tmp_path)
     texts = [song['text'] for song in json.loads(songs.read_text())]
     tokenizer = load_tokenizer('gpt2')
     wanted = sorted([*tokenizer.encode(text), tokenizer.eot] for text in texts)
-    found = []
+    written = []
     for split in ('train', 'val'):
         tokens = np.fromfile(tmp_path / 'gpt2' / f'{split}.bin', '<u2')
-        found += [part.tolist() for part in np.split(tokens, np.flatnonzero(tokens == tokenizer.eot) + 1)[:-1]]
-    assert sorted(found) == wanted
+        ends = np.flatnonzero(tokens == tokenizer.eot) + 1
+        written += [part.tolist() for part in np.split(tokens, ends)[:-1]]
+    assert sorted(written) == wanted
     first = (tmp_path / 'gpt2' / 'train.bin').read_bytes()
     run('data/lyrics/prepare.py', '--input', songs, '--out_dir', tmp_path / 'gpt2')
     assert (tmp_path / 'gpt2' / 'train.bin').read_bytes() == first  # the same input, the same bytes
@@ -211,9 +220,10 @@ def test_another_tokenizer_in_the_same_folder(songs, tmp_path):
 
 
 def test_headers_and_jsonl(tmp_path):
-    """Artist and title stand before each song, in what the split's files hold and in meta.json; a special token is text."""
-    songs = [dict(lyrics=f'bar {i} <|endoftext|> [Artist: no]', artist_name=f'MC\n {i % 3}', song_name='Kettle')
-             for i in range(30)]
+    """Artist and title stand before each song, and meta.json says so; special tokens' names are text."""
+    lyrics = [f'bar {i} <|endoftext|> [Artist: no]' for i in range(30)]
+    songs = [dict(lyrics=text, artist_name=f'MC\n {i % 3}', song_name='Kettle')
+             for i, text in enumerate(lyrics)]
     (tmp_path / 'songs.jsonl').write_text(''.join(json.dumps(song) + '\n' for song in songs))
     flags = ['--input', tmp_path / 'songs.jsonl', '--column=lyrics', '--out_dir', tmp_path, '--val_share=0.3']
     run('data/lyrics/prepare.py', *flags, '--header=title,artist')
@@ -223,16 +233,19 @@ def test_headers_and_jsonl(tmp_path):
         documents = np.split(tokens, np.flatnonzero(tokens == tokenizer.eot) + 1)[:-1]
         texts += [tokenizer.decode(document[:-1].tolist()) for document in documents]
         assert len(documents) == meta['splits'][split]['documents']
-    assert sorted(texts) == sorted(f"[Title: Kettle]\n[Artist: MC {i % 3}]\n{song['lyrics']}" for i, song in enumerate(songs))
+    wanted = [f"[Title: Kettle]\n[Artist: MC {i % 3}]\n{text}" for i, text in enumerate(lyrics)]
+    assert sorted(texts) == sorted(wanted)
     assert meta['header'] == ['title', 'artist']
     (tmp_path / 'songs.jsonl').write_text(json.dumps(dict(lyrics='x')))
     assert "no 'artist_name'" in run('data/lyrics/prepare.py', *flags, '--header=artist', ok=False).message
-    assert 'not an entry' in run('data/lyrics/prepare.py', '--input', tmp_path / 'songs.jsonl', ok=False).message
+    failed = run('data/lyrics/prepare.py', '--input', tmp_path / 'songs.jsonl', ok=False)
+    assert 'not an entry' in failed.message
 
 
 def test_the_hubs_reader(tmp_path):
     """The library that reads the hub reads a folder in the same way."""
-    (tmp_path / 'train.jsonl').write_text(''.join(json.dumps(dict(text=f'bar {i}', n=i)) + '\n' for i in range(5)))
+    entries = [json.dumps(dict(text=f'bar {i}', n=i)) for i in range(5)]
+    (tmp_path / 'train.jsonl').write_text('\n'.join(entries) + '\n')
     assert [entry['text'] for entry in _read_hub(str(tmp_path), 'text')] == [f'bar {i}' for i in range(5)]
     with pytest.raises(UserError, match="no column 'lyrics' of text"):
         next(_read_hub(str(tmp_path), 'lyrics'))
@@ -252,13 +265,14 @@ def test_memory_stays_flat(tmp_path):
             "from nanorap.tokenizer import load_tokenizer; load_tokenizer('gpt2'); import numpy, tqdm\n"
             "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) * 1024\n"
             "start = peak(); runpy.run_path(sys.argv[0]); print('more:', peak() - start)")
-    result = subprocess.run([sys.executable, '-c', code, 'data/lyrics/prepare.py', '--input', str(tmp_path / 'songs.jsonl'),
-                             '--out_dir', str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, '-c', code, 'data/lyrics/prepare.py']
+    command += ['--input', str(tmp_path / 'songs.jsonl'), '--out_dir', str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert int(result.stdout.split('more:')[1]) < 80e6, result
 
 
 def test_kills_and_full_disks_leave_the_old_files(tmp_path):
-    """Killed in the middle (the input is a pipe that stays open), and files that can't grow: the old ones are as they were."""
+    """Killed in the middle (the input is a pipe that stays open), or with files that can't grow."""
     songs = [json.dumps(dict(text=f'{i} ' + 'yo ' * 999)) + '\n' for i in range(3000)]
     (tmp_path / 'songs.jsonl').write_text(''.join(songs))
     out = tmp_path / 'out'
@@ -270,41 +284,48 @@ def test_kills_and_full_disks_leave_the_old_files(tmp_path):
     with open(tmp_path / 'pipe.jsonl', 'w') as pipe:
         pipe.writelines(songs)
         pipe.flush()
-        while not (out / '.prepare.tmp/train.bin').exists() or not (out / '.prepare.tmp/train.bin').stat().st_size:
+        half = out / '.prepare.tmp/train.bin'
+        while not half.exists() or not half.stat().st_size:
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
         process.communicate()
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
-    command = [sys.executable, 'data/lyrics/prepare.py', '--input', str(tmp_path / 'songs.jsonl'), '--header=', *flags]
+    command = [sys.executable, 'data/lyrics/prepare.py', *flags]
+    command += ['--input', str(tmp_path / 'songs.jsonl'), '--header=']
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)))
     assert result.returncode == 1 and "can't write to" in result.stderr and 'Traceback' not in result.stderr
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before  # and the killed run's half is gone
+    # and the killed run's half is gone
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_versions_of_a_song_stay_on_one_side(tmp_path):
     songs = [dict(text=f'{"abc"[v]}{i}', group=f'song {i}') for i in range(60) for v in range(3)]
     (tmp_path / 'data.json').write_text('[\n' + ',\n'.join(map(json.dumps, songs)) + '\n]\n')
-    run('data/lyrics/prepare.py', '--input', tmp_path / 'data.json', '--tokenizer=char', '--out_dir', tmp_path,
-        '--val_share=0.3')
+    flags = ['--tokenizer=char', '--out_dir', tmp_path, '--val_share=0.3']
+    run('data/lyrics/prepare.py', '--input', tmp_path / 'data.json', *flags)
     chars = CharTokenizer(json.loads((tmp_path / 'meta.json').read_text())['chars'])
-    text = {split: chars.decode(np.fromfile(tmp_path / f'{split}.bin', '<u2').tolist()) for split in ('train', 'val')}
-    sides = [{split for split in text for v in 'abc' if f'{v}{i}' in text[split].replace('a', ' a').replace('b', ' b').replace(
-        'c', ' c').split()} for i in range(60)]
-    assert all(len(side) == 1 for side in sides) and {*map(tuple, sides)} == {('train',), ('val',)}
+    splits_of = {str(i): [] for i in range(60)}  # song number: the split of each of its versions
+    for split in ('train', 'val'):
+        text = chars.decode(np.fromfile(tmp_path / f'{split}.bin', '<u2').tolist())
+        for number in re.findall(r'[abc](\d+)', text):
+            splits_of[number].append(split)
+    assert {tuple(splits) for splits in splits_of.values()} == {('train',) * 3, ('val',) * 3}
 
 
 def test_other_prepare_scripts(tmp_path):
     text = 'To be, or not to be: that is the question.\n' * 30
     (tmp_path / 'text.txt').write_text(text)
-    for name, tokenizer in (('shakespeare_char', CharTokenizer(text)), ('shakespeare', load_tokenizer('gpt2'))):
+    cases = ('shakespeare_char', CharTokenizer(text)), ('shakespeare', load_tokenizer('gpt2'))
+    for name, tokenizer in cases:
         run(f'data/{name}/prepare.py', '--input', tmp_path / 'text.txt', '--out_dir', tmp_path / name)
         n = int(len(text) * 0.9)
         for split, part in (('train', text[:n]), ('val', text[n:])):
             tokens = np.fromfile(tmp_path / name / f'{split}.bin', '<u2').tolist()
             assert tokens == [*tokenizer.encode(part), tokenizer.eot]
-    (tmp_path / 'documents.jsonl').write_text(''.join(json.dumps(dict(text=f'document {i}')) + '\n' for i in range(40)))
+    entries = [json.dumps(dict(text=f'document {i}')) for i in range(40)]
+    (tmp_path / 'documents.jsonl').write_text('\n'.join(entries) + '\n')
     run('data/openwebtext/prepare.py', '--input', tmp_path / 'documents.jsonl', '--out_dir', tmp_path / 'owt',
         '--val_share=0.2')
     counts = read_meta(tmp_path / 'owt')['splits']
@@ -318,7 +339,8 @@ def test_other_prepare_scripts(tmp_path):
     (['data/lyrics/prepare.py', '--header=artist,album'], "'album' is neither artist nor title"),
     (['data/lyrics/prepare.py', '--input=.'], "can't read"),
     (['data/lyrics/prepare.py', '--input=.', '--tokenizer=char'], "can't read"),
-    (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}', '--tokenizer=nothing/here'], "can't get 'nothing/here'"),
+    (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}', '--tokenizer=nothing/here'],
+     "can't get 'nothing/here'"),
     (['data/shakespeare_char/prepare.py', '--input=nowhere.txt'], "can't read nowhere.txt"),
     (['data/shakespeare/prepare.py', '--input=http://127.0.0.1:9/x'], 'give a text file'),
     (['data/openwebtext/prepare.py', '--input=nowhere.jsonl'], "can't read nowhere.jsonl"),

@@ -53,7 +53,7 @@ def test_eval_only_is_the_mean_over_the_split(trained, char_data):
     total = 0.0
     with torch.no_grad():
         for i in range(data.n_windows):
-            x, y = map(torch.from_numpy, data.draw([data.window(i)]))
+            x, y = map(torch.from_numpy, data.read([data.window(i)]))
             total += model(x, y).item() * y.numel()
     assert float(result.stdout.split('val loss ')[1]) == pytest.approx(total / data.n_tokens, abs=1e-4)
     assert 'step 40: train loss' in result.stdout

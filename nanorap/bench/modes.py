@@ -85,7 +85,7 @@ def measure_training(o, rt, figures, build, make_model):
         data = Batches(random_dataset(files.name, c.vocab_size, n_tokens, o.seed), 'train', T)
     raw_model = rt.shard(raw_model, raw_model.transformer.h)
     opt = new_optimizer(o, raw_model)
-    first_batch = data.draw([data.row(b) for b in range(o.batch_size)])
+    first_batch = data.read(data.row_windows(0, o.batch_size))
     model = rt.wrap(compile_or_eager(raw_model, o.compile, rt, *first_batch))
     if rt.is_main:
         print(f"{size.total / 1e6:.2f}M parameters on {describe(rt)}, {figures.about['dtype']}\n"
