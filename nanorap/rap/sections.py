@@ -8,9 +8,9 @@ import re
 # the names that cleaning writes and evaluation accepts
 SECTION_NAMES = (
     'Intro', 'Verse', 'Pre-Chorus', 'Chorus', 'Post-Chorus', 'Pre-Hook', 'Hook', 'Post-Hook', 'Refrain',
-    'Bridge', 'Interlude', 'Instrumental', 'Breakdown', 'Break', 'Drop', 'Build', 'Beat Switch', 'Outro',
-    'Skit', 'Part', 'Segue', 'Spoken', 'Sample', 'Ad-Libs', 'Freestyle', 'Vamp', 'Chant', 'Transition', 'Prelude',
-    'Epilogue', 'Non-Lyrical Vocals')
+    'Bridge', 'Interlude', 'Instrumental', 'Breakdown', 'Break', 'Drop', 'Build', 'Beat Switch',
+    'Outro', 'Skit', 'Part', 'Segue', 'Spoken', 'Sample', 'Ad-Libs', 'Freestyle', 'Vamp', 'Chant',
+    'Transition', 'Prelude', 'Epilogue', 'Non-Lyrical Vocals')
 NAME_PATTERN = '|'.join(SECTION_NAMES)
 
 # a line that is a section header, or any other text in brackets; the group is what the brackets hold
