@@ -9,16 +9,16 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanorap.rap.novelty import Songs, copied_lines, copies, novelty, split_words
+from nanorap.rap.novelty import Songs, copied_lines, copies, novelty, plain_words
 
 SONGS = ["[Verse 1]\nThe rent is due and the kettle is on,\nI count my steps until the dark is gone",
          "[Hook]\nRing the bell, ring the bell, ring the bell twice", "Nothing here is alike"]
 
 
 def test_words():
-    assert split_words("[Verse 1]\nI’m runnin', it's 24_7! [yo]\n  [Hook: all] \nÉté") == (
+    assert plain_words("[Verse 1]\nI’m runnin', it's 24_7! [yo]\n  [Hook: all] \nÉté") == (
         ["i'm", 'runnin', "it's", '24', '7', 'yo', 'été'])
-    assert split_words('') == []
+    assert plain_words('') == []
 
 
 def test_a_copy_by_hand():

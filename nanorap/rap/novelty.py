@@ -24,7 +24,7 @@ ANCHOR = 4  # words: a copied run is found by its first so many, and a shorter o
 SIZES = (4, 8, 12)
 
 
-def split_words(text):
+def plain_words(text):
     """The words, in lower case: "Runnin’, [yo]" -> ["runnin", "yo"]."""
     return WORD.findall(HEADER_LINE.sub(blank, text).lower().replace('’', "'")) if text else []
 
@@ -52,7 +52,7 @@ class Songs:
         number, parts, self.starts, end = self.vocabulary.setdefault, [np.zeros(1, np.int32)], [], 1
         pairs, counts, sizes = [], [], []
         for text in self.texts:
-            words = split_words(text)
+            words = plain_words(text)
             # + 1: setdefault's second argument is worked out before the word is in
             ids = np.fromiter((number(word, len(self.vocabulary) + 1) for word in words), np.int32, len(words))
             parts += [ids, np.zeros(1, np.int32)]
@@ -119,7 +119,7 @@ def novelty(songs, text):
     longest: words of the longest run that a song has, too; copied_n: the share of the text's n-grams that some song has;
     nearest: cosine of the nearest song by tf-idf, nearest_song: which one.
     """
-    ids = songs.numbers(split_words(text))
+    ids = songs.numbers(plain_words(text))
     longest, _ = matches(songs, ids)
     top = int(longest.max(initial=0))
     for n in range(ANCHOR - 1, 0, -1):  # only of a text without a copy
@@ -148,7 +148,7 @@ class Copy(NamedTuple):
 
 def copies(songs, text, least=8):
     """The runs of `least` words or more that songs have, too, the longest first; of two that overlap, the longer one."""
-    words = split_words(text)
+    words = plain_words(text)
     longest, where = matches(songs, songs.numbers(words))
     found, taken = [], np.zeros(len(words), bool)
     for i in np.argsort(-longest, kind='stable'):
@@ -166,10 +166,10 @@ def copies(songs, text, least=8):
 def copied_lines(songs, text, least=8):
     """{number of a line: Copy} of the lines that are copied whole, if they have ANCHOR words, or of which a song has `least`
     words in a row, the longest such run."""
-    longest, where = matches(songs, songs.numbers(split_words(text)))
+    longest, where = matches(songs, songs.numbers(plain_words(text)))
     found, first = {}, 0
     for number, line in enumerate(text.split('\n')):
-        n = len(split_words(line))
+        n = len(plain_words(line))
         runs = np.minimum(longest[first : first + n], np.arange(n, 0, -1))  # to the line's end at most
         if n >= ANCHOR and (best := int(runs.max())) >= min(n, least):
             at = int(where[first + runs.argmax()])
