@@ -288,6 +288,10 @@ def test_artists_kept_by_option():
         assert clean(f'{dirty}\nI ride', keep_artists=True) == f'{good}\nI ride'
 
 
+def test_a_number_that_is_no_decimal():
+    check([('[Verse: ²]\nI ride', '[Verse]\nI ride')])
+
+
 def test_brackets_that_are_no_headers():
     check_unchanged([
         'I met [?] on the road\n[inaudible]\nthen [laughs]\n[Crowd cheering]\nyeah [?]',

@@ -34,6 +34,8 @@ from nanorap.rap.sections import CANONICAL_HEADER
 
 MAX_REPEATS = 16  # (x100) is a loop, not a text; chosen by hand
 MAX_LENGTH = 100_000  # characters up to which empty headers are filled; chosen by hand, longer than any page
+LINE_WINDOW = 300  # characters on either side of a header in which the ends of its line are looked for
+MAX_BARE_LINE = 80  # characters of a line that is a header without brackets, or of an artist without separator
 NEVER_REPEATED = ('Verse', 'Intro', 'Outro', 'Skit', 'Interlude')  # an empty header of these is removed
 
 
@@ -123,7 +125,7 @@ def parse_header(inside):
     words = inside.split(' ')
     for end in range(min(len(words) - 1, 5), 0, -1):
         section, artist = parse_section(' '.join(words[:end])), ' '.join(words[end:])
-        if not section or len(artist) > 80:
+        if not section or len(artist) > MAX_BARE_LINE:
             continue
         introduced = re.match(r'(?:by|feat\.?|ft\.?|with|w/|con|avec|mit|com) ', artist)
         if introduced or all(not word[0].islower() or word in ('and', 'de', 'y') for word in words[end:]):
@@ -139,9 +141,11 @@ def parse_header(inside):
 
 
 def folded_words(words):
+    """Return a pattern for one of the words, after fold_letters()."""
     return any_of([fold_letters(word.strip()) for word in words])
 
 
+# the whole text of a credit, after fold_letters()
 CREDIT = re.compile(
     r'(?:co-?|executive |additional )?'
     r'(?:produced|prod|producers?|written|writers?|mixed|mastered|recorded|engineered|directed|composed'
@@ -201,10 +205,10 @@ def glued_headers(text, title=''):
     def replace(match):
         before, after = text[match.start() - 1:match.start()], text[match.end():match.end() + 1]
         glued = before.strip(' ') or after.strip(' ')
-        window = match.start() - 300  # characters: how far back a line's start is looked for
+        window = match.start() - LINE_WINDOW
         line_start = text.rfind('\n', max(0, window), match.start()) + 1 or window
         at_start = not text[max(line_start, 0):match.start()].strip()
-        rest = text[match.end():match.end() + 300].partition('\n')[0]
+        rest = text[match.end():match.end() + LINE_WINDOW].partition('\n')[0]
         at_end = not TIMES.sub('', ' ' + rest).strip()
         if not (at_start or at_end or glued) or not parse_header(match[1]):
             return match[0]
@@ -244,7 +248,7 @@ def bare_headers(text, title='', keep_artists=False):
 def read_bare_header(line, following, opens_stanza, keep_artists):
     """Return the lines that a line stands for: a header, a header and a lyric after its colon, or itself."""
     stripped = line.strip()
-    if len(stripped) > 80 or is_header(stripped):
+    if len(stripped) > MAX_BARE_LINE or is_header(stripped):
         return [line]
     bare = stripped.strip('(){}<>*_=~#[]-–— ')
     without_times = TIMES.sub('', ' ' + bare).strip(' :')
