@@ -110,7 +110,8 @@ def test_between_the_two_renames(tmp_path):
 
 
 def test_between_the_two_renames_of_a_step(tmp_path):
-    """A step is saved a second time, by a run that a signal had stopped there, and killed: it counts, until it is replaced."""
+    """A step is saved a second time, by a run that a signal had stopped there, and killed: it counts, until
+    it is replaced."""
     a_run(tmp_path, steps=(10, 20))
     (tmp_path / 'step-00000020').rename(tmp_path / '.step-00000020.old')
     assert ckpt.load_step(tmp_path)[3]['step'] == 20

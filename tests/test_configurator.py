@@ -121,7 +121,8 @@ def test_config_file_for_several_scripts(script):
 
 
 def test_config_file_may_compute(script):
-    """A config file may use helpers, comprehensions and, in any script, train.py's options; reading sets nothing."""
+    """A config file may use helpers, comprehensions and, in any script, train.py's options; reading sets
+    nothing."""
     text = """import math
 _parts = [3, 4]
 def helper(x):

@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
             return act(self)
         if act:
             return self.send(*act)
-        if web:  # a page: no token is wanted here, nor sent
+        if web:  # a page: it needs no token, and must get none
             genius.leaked = genius.leaked or 'authorization' in self.headers
             return self.send(200, genius.songs[int(web[1])]['html'])
         if self.headers['authorization'] != f'Bearer {TOKEN}':
@@ -337,7 +337,7 @@ def test_max_songs_counts_complete_songs(genius, tmp_path):
     expected = songs_of_every_state(genius)
     done = crawl(genius, tmp_path, '--max_songs=4', '--artists', 'Tilly Ohm')
     assert listed(tmp_path, 'Tilly Ohm|101') == expected
-    # nothing was fetched to be thrown away, and no page of the list was read for nothing
+    # no song beyond these was fetched, and no further page of the list
     assert genius.asked() == [1001, 1002, 1003, 1007]
     assert genius.asked(r'^/songs/(\d+)') == [1001, 1002, 1003, 1005, 1007]
     complete = dict.fromkeys([1001, 1002, 1003, 1007], 'complete')
@@ -421,7 +421,7 @@ def test_the_exact_name_wins(genius, tmp_path):
     assert [entry['artist'] for entry in manifest(tmp_path).values()] == ['$NOT', 'Not', 'NOT']
     assert sorted(song['title'] for song in files(tmp_path).values()) == ['a', 'b', 'c']
     assert len({path.split('/')[0] for path in files(tmp_path)}) == 3
-    done = crawl(genius, tmp_path, '--artists', 'not', code=1)  # which of the two?
+    done = crawl(genius, tmp_path, '--artists', 'not', code=1)  # Not or NOT
     assert 'not: no artist of exactly this name; did you mean "Not|100", "NOT|101"?' in done.stderr
 
 
@@ -434,7 +434,7 @@ def test_an_artist_on_a_later_page_of_the_search(genius, tmp_path):
     guest = {'featured_artists': [{'id': 101, 'name': 'Ohm Choir'}]}
     songs_of_another = {n: song for n, song in genius.songs.items() if song['primary_artist']['id'] == 100}
     genius.songs = {n: song | guest for n, song in songs_of_another.items()}
-    done = crawl(genius, tmp_path, '--artists', 'Ohm Choir')  # known as a guest alone
+    done = crawl(genius, tmp_path, '--artists', 'Ohm Choir')  # whose songs all have another main artist
     assert table_of(done)['Ohm Choir']['kept'] == 0
 
 
@@ -571,7 +571,8 @@ TRANSIENT = {
 def test_transient_faults_lose_nothing(genius, tmp_path, fault):
     genius.add('Tilly Ohm', 'One', 'Two')
     for route in '^/search', '^/artists', '^/songs/1000', '^/song-1001':
-        if route != '^/song-1001' or fault not in ('html', 'half'):  # a page may be a page
+        page_is_expected = route == '^/song-1001' and fault in ('html', 'half')
+        if not page_is_expected:
             genius.fault(route, TRANSIENT[fault], times=2 if 'stall' not in fault else 1)
     crawl(genius, tmp_path, '--timeout=0.3', '--patience=5', '--artists', 'Tilly Ohm')
     assert states(tmp_path) == {1000: 'complete', 1001: 'complete'}
@@ -654,11 +655,11 @@ def test_a_failed_song_does_not_stop_the_others(genius, tmp_path):
     songs = manifest(tmp_path)['Tilly Ohm|100']['songs']
     for number, (_, says) in zip(failed, BAD.values(), strict=True):
         assert says in songs[str(number)]['why']
-    assert genius.asked(r'^/songs/(\d+)').count(1001) == 2  # now and later
+    assert genius.asked(r'^/songs/(\d+)').count(1001) == 2  # a second try after the other songs
     assert table_of(done)['Tilly Ohm']['failed'] == len(BAD) and 'manifest.json says why' in done.stdout
     genius.faults.clear()
     genius.requests.clear()
-    crawl(genius, tmp_path, '--artists', 'Tilly Ohm', 'Kobalt Figgs')  # the next run asks for these alone
+    crawl(genius, tmp_path, '--artists', 'Tilly Ohm', 'Kobalt Figgs')  # fetches the failed ones alone
     assert genius.asked() == [*failed] and set(states(tmp_path).values()) == {'complete'}
 
 
@@ -701,13 +702,13 @@ def test_a_blocked_page_is_no_song(genius, tmp_path, wall):
     genius.fault('^/song-1001', BLOCK_PAGES[wall], times=3)
     genius.fault('^/song-1002', BLOCK_PAGES[wall], times=1)
     done = crawl(genius, tmp_path, '--max_songs=4', '--artists', 'Tilly Ohm', code=1)
-    # one more is taken from the list in the place of 1001; 1002 came when it was asked for again
+    # 1001 and 1002 are tried again; 1001 fails again, so one more song of the list is fetched
     assert genius.asked() == [1000, 1001, 1002, 1003, 1001, 1002, 1004]
     assert states(tmp_path) == dict.fromkeys(range(1000, 1005), 'complete') | {1001: 'blocked'}
     blocked = files(tmp_path)['tilly-ohm/1001.json']
     assert blocked['lyrics'] == '' and blocked['language'] is None
     assert table_of(done)['Tilly Ohm']['kept'] == 4 and table_of(done)['Tilly Ohm']['blocked'] == 1
-    # the next run that needs one more asks for it first, and only for it
+    # a run that needs one more song tries it first, and no other
     genius.requests.clear()
     crawl(genius, tmp_path, '--max_songs=5', '--artists', 'Tilly Ohm')
     assert genius.asked() == [1001, 1001] and states(tmp_path)[1001] == 'complete'
@@ -721,7 +722,7 @@ def test_crawl_ends_after_five_blocks_in_a_row(genius, tmp_path, wall):
     done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm', 'Kobalt Figgs', code=1)
     advice = done.stderr.splitlines()[-1]
     assert 'Genius blocks us' in advice and '--requests_per_second' in advice
-    assert genius.asked() == [1000, 1001, 1002, 1003, 1004, 1005]  # nor is the other artist tried
+    assert genius.asked() == [1000, 1001, 1002, 1003, 1004, 1005]  # and none of the other artist
     table = table_of(done)
     assert list(table) == ['Tilly Ohm'] and table['Tilly Ohm']['left'] == 4
     assert list(listed(tmp_path, 'Tilly Ohm|100').values()) == ['complete'] + ['blocked'] * 5 + ['wanted'] * 4
@@ -747,8 +748,10 @@ def test_blocks_not_in_a_row_do_not_end_the_crawl(genius, tmp_path):
 def test_a_refused_token_ends_with_one_line(genius, tmp_path):
     genius.add('Tilly Ohm')
     options = ['--artists', 'Tilly Ohm', 'Kobalt Figgs']
-    for done in (crawl(genius, tmp_path, *options, code=1, GENIUS_ACCESS_TOKEN='wrong-tOkEn-99'),
-                 crawl(genius, tmp_path, '--user_token=wrong-tOkEn-99', *options, code=1)):  # the option wins
+    by_variable = crawl(genius, tmp_path, *options, code=1, GENIUS_ACCESS_TOKEN='wrong-tOkEn-99')
+    # the option goes before the variable, which has the right token
+    by_option = crawl(genius, tmp_path, '--user_token=wrong-tOkEn-99', *options, code=1)
+    for done in by_variable, by_option:
         assert len(done.stderr.splitlines()) == 1 and '401' in done.stderr
         written = (tmp_path / 'json' / 'manifest.json').read_text()
         assert 'wrong-tOkEn-99' not in done.stderr + done.stdout + written
@@ -905,7 +908,11 @@ def test_a_read_only_folder_ends_the_crawl_before_the_first_request(genius, tmp_
     genius.add('Tilly Ohm')
     (tmp_path / 'json').mkdir(mode=0o555)
     libc = ctypes.CDLL(None)
-    drop = lambda: libc.prctl(24, 1)  # noqa: E731  root, too, has to respect permissions: PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+
+    def drop():
+        """Make root respect permissions too: PR_CAPBSET_DROP, CAP_DAC_OVERRIDE."""
+        libc.prctl(24, 1)
+
     done = crawl(genius, tmp_path, '--artists', 'Tilly Ohm', code=1, prepare=drop)
     assert len(done.stderr.splitlines()) == 1 and 'Permission denied' in done.stderr and genius.requests == []
     (tmp_path / 'json').chmod(0o755)
@@ -939,7 +946,7 @@ def test_progress_bars_on_a_terminal(genius, tmp_path):
     table = process.communicate(timeout=20)[0]
     assert process.returncode == 0 and b'Tilly Ohm' in table
     assert b'artists:' in shown and b'1/1' in shown and re.search(rb'Tilly Ohm: .*[123]/40', shown)
-    assert b'kept' not in shown  # the plain lines are for files
+    assert b'kept' not in shown  # that line is for files
 
 
 def test_lines_of_progress_without_a_terminal(genius, tmp_path):

@@ -1,4 +1,5 @@
-"""Generation over the cache against the model without one: every kind of position, batches, prompts, windows that slide."""
+"""Generation over the cache against the model without one: every kind of position, batches, prompts, windows
+that slide."""
 
 import math
 from functools import partial
@@ -18,8 +19,8 @@ PROMPTS = [[5, 9, 2], [7], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [7, 8]]
 
 @torch.no_grad()
 def greedy_without_a_cache(model, prompt, n, block_size=24):
-    """What the cache must reproduce: learned positions keep the later half of a full context; rotary and ALiBi models see
-    the first 4 tokens and the last block_size - 4."""
+    """What the cache must reproduce: learned positions keep the later half of a full context; rotary and
+    ALiBi models see the first 4 tokens and the last block_size - 4."""
     model, ids, seen = GPT.from_state_dict(model.config_dict(), model.state_dict()).eval(), list(prompt), list(prompt)
     if model.config.pos != 'learned':
         model.config.block_size, plain = 1000, model.attention_mask

@@ -115,7 +115,8 @@ def test_a_step_that_is_not_finite_is_not_taken(bad, dtype):
 
 
 def test_muon_is_plain_muon():
-    """Against one matrix at a time in float64, written down from the method's definition; AdamW's part against torch's."""
+    """Against one matrix at a time in float64, written down from the method's definition; AdamW's part
+    against torch's."""
     torch.manual_seed(0)
     config = dict(CONFIG, n_kv_head=1, mlp='swiglu', bias=True)
     model, twin = GPT(GPTConfig(**config)), GPT(GPTConfig(**config))

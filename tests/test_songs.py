@@ -17,6 +17,7 @@ from nanorap.rap.rhyme import density, split_words
 
 FOLDER = ROOT / 'data/lyrics/demo'
 SONGS = {path: json.loads(path.read_text(encoding='utf-8')) for path in sorted(FOLDER.glob('*/*.json'))}
+# the headers that the shipped songs use
 HEADER = re.compile(
     r'\[(Intro|Verse \d|Hook|Chorus|Pre-Hook|Pre-Chorus|Bridge|Refrain|Interlude|Breakdown|Outro)\]')
 

@@ -43,7 +43,8 @@ def test_gpt2_matches_transformers(gpt2_reference):
 
 
 def test_gpt2_is_tiktokens_own(monkeypatch, tmp_path):
-    """The same ranks, pattern and special tokens as tiktoken.get_encoding('gpt2'), whose downloads come from its cache here."""
+    """The same ranks, pattern and special tokens as tiktoken.get_encoding('gpt2'), whose downloads come from
+    its cache here."""
     import hashlib
     import inspect
     import re
@@ -66,8 +67,9 @@ def test_smollm2_matches_transformers():
 
     file = smollm2_file()
     reference = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
-    # transformers' GGUF reader leaves out SmolLM2's rule that every digit is a word, which the file names as its
-    # pre-tokenizer 'smollm' and which matters where white space meets a digit: the reference is for text without numbers
+    # transformers' GGUF reader leaves out SmolLM2's rule that every digit is a word, which the file names as
+    # its pre-tokenizer 'smollm' and which matters where white space meets a digit: the reference is for text
+    # without numbers
 
     @settings(max_examples=300, deadline=None)
     @given(texts)
@@ -125,7 +127,8 @@ def test_a_gpt2_folder_without_tokenizer_files(tmp_path):
 
 
 def test_a_folder_may_have_any_name_and_settings(tmp_path):
-    """Truncation and padding in a tokenizer.json would cut songs; a folder called gpt2 has its own vocabulary."""
+    """Truncation and padding in a tokenizer.json would cut songs; a folder called gpt2 has its own
+    vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE({ch: i for i, ch in enumerate('abc')} | {'<|endoftext|>': 3}, []))

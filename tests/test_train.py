@@ -106,16 +106,6 @@ def test_a_resume_may_change_the_dtype(char_data, tmp_path):
     assert sorted(losses(tmp_path)) == list(range(1, 7))
 
 
-def test_compile_falls_back(char_data, tmp_path):
-    """No compiler: one warning, and the same training. PATH hides the machine's own."""
-    flags = [*TINY, f'--dataset={char_data}', '--max_iters=2']
-    result = run('train.py', *flags, '--compile=True', f'--out_dir={tmp_path / "a"}', CXX='/no/compiler',
-                 PATH='/nowhere', TORCHINDUCTOR_CACHE_DIR=str(tmp_path / 'cache'))
-    assert result.stderr.count('torch.compile failed here') == 1
-    run('train.py', *flags, f'--out_dir={tmp_path / "b"}')
-    assert losses(tmp_path / 'a') == losses(tmp_path / 'b')
-
-
 def test_best_is_the_lowest(char_data, tmp_path):
     """A learning rate that breaks a good model: best/ stays, and a NaN is never saved."""
     flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=5',

@@ -35,7 +35,7 @@ from nanorap.rap.sections import CANONICAL_HEADER
 MAX_REPEATS = 16  # (x100) is a loop, not a text; chosen by hand
 MAX_LENGTH = 100_000  # characters up to which empty headers are filled; chosen by hand, longer than any page
 LINE_WINDOW = 300  # characters on either side of a header in which the ends of its line are looked for
-MAX_BARE_LINE = 80  # characters of a line that is a header without brackets, or of an artist without separator
+MAX_BARE_LINE = 80  # characters: a header without brackets is no longer, nor an artist without separator
 NEVER_REPEATED = ('Verse', 'Intro', 'Outro', 'Skit', 'Interlude')  # an empty header of these is removed
 
 
