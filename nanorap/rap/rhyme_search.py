@@ -1,18 +1,24 @@
 """
-Lines that rhyme on purpose: a search over whole lines, by the model's own log-probability and by how well they rhyme.
+A search over whole lines for lines that rhyme, by the model's log-probability and by how well they rhyme.
 
     search = RhymeSearch(Endings(tokenizer, vocab_size), 'AABB')
     samples = nanorap.text.write(model, tokenizer, [prompt], search=search, ...)
 
-Each sample has some rows of the batch for candidates of its next line, which share the cache of all before it.
-1) Candidates are drawn as in plain sampling, and on the way every place is noted where a rhyming word could end the line.
-2) From the best such place each candidate gets a second, steered ending: the rhyming word, a punctuation mark or none, a
-   line break.
-3) Of all these lines one is taken; its keys and values go to the sample's other rows, and the next line begins.
-A rhyming word is one token of the vocabulary here, a word with the blank before it; where a vocabulary has none (single
-characters), lines are chosen, not steered.
+Each sample has K rows of the batch, one per draft of its next line; the rows share the KV cache of all lines
+before. 1) Drafts are sampled as in plain sampling. On the way, every step is noted at which a rhyming word
+could end the
+   line.
+2) From the best such step each draft gets a second, steered ending: the rhyming word, a punctuation mark or
+none,
+   a line break.
+3) Of all these lines the best is chosen; its keys and values are copied to all rows of the sample, and the
+next
+   line begins.
+A rhyming word is one token here, a word with the blank before it. A vocabulary that has none (single
+characters) allows choosing among drafts, but no steering.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from nanorap.cache import KVCache
 from nanorap.common import UserError
 from nanorap.generate import sample_next
 from nanorap.rap.phonemes import lexicon
@@ -27,38 +34,68 @@ from nanorap.rap.rhyme import WEAK, line_end, rhymes, split_words, syllables
 from nanorap.rap.scheme import Endings, Section, check_scheme
 from nanorap.rap.sections import OPEN_HEADER_LINE
 
-CANDIDATES = 4  # rows a sample
-LONGEST = 32  # tokens of a line
-LINE_ROOM = LONGEST + 4  # columns of the cache that a line may need
+CANDIDATES = 4  # drafts per line, and rows per sample
+MAX_LINE_TOKENS = 32
+LINE_ROOM = MAX_LINE_TOKENS + 4  # columns of the KV cache that a line may need
+RECENT_LINES = 8  # of the section, whose end words and phrases should not come back
+
+# Scores are in nats per token, since they are added to a line's mean log-probability. All of these weights
+# were chosen by hand, by reading samples.
+END_TOKENS = 3  # tokens at a line's end that count twice: a wrong line end is most audible
+MIN_TOKENS = 3  # a line has at least so many tokens before its rhyming word
+GUMBEL_SCALE = 0.7  # below 1 it prefers the likelier of the words that rhyme
+END_LOGPROB = -1.0  # assumed for the punctuation mark and for the line break after a rhyming word
+HEADER_SCORE = 50.0  # above every line: the model's own choice of a header stands
+BAD_LINE = -10.0  # a line of one word, or one that the section has already
+# times the share of word pairs that were there before, beyond the share allowed
+REPETITION, REPETITION_ALLOWED = -4.0, 0.25
+SAME_START = -0.3  # for the third and every further line of five that begins with the same two words
+SAME_END = -2.0  # the last word of a recent line
+RHYME = {'none': -4.0, 'slant': -1.5, 'perfect': 0.0, 'multisyllabic': 0.2}
+HOMOPHONE = -0.5
+# a line that needs a partner, but ends on a word with fewer rhymes than this
+HARD_TO_RHYME, FEW_RHYMES = -1.5, 12
+ASKED_TOLERANCE = 1  # syllables; per further one a nat
+USUAL_TOLERANCE, USUAL_WEIGHT = 2, 0.12  # the same where only the lines before set the length
 
 
 class RhymeSearch:
-    """Writes lines that keep a rhyme scheme; call it as generate(): nanorap.text.write() takes it as `search`.
+    """Writes lines that keep a rhyme scheme; nanorap.text.write() takes it as `search`, and calls it as
+    generate().
 
-    endings: the words of the model's vocabulary that a line may end with. scheme: one letter per line, repeated over each section; X is free. syllables: of each line, None: as the lines before
-    have. candidates: drafts of each line.
+    endings: the words of the model's vocabulary that a line may end with. scheme: one letter per line,
+    repeated over each section; X is free. syllables: per line; None: as many as the previous lines have.
+    candidates: drafts per line.
     """
 
-    def __init__(self, endings: Endings, scheme: str, syllables: int | None = None, candidates: int = CANDIDATES):
+    def __init__(self, endings: Endings, scheme: str, syllables: int | None = None,
+                 candidates: int = CANDIDATES):
         check_scheme(scheme)
-        self.endings, self.tokenizer = endings, endings.tokenizer
-        self.scheme, self.syllables, self.candidates = scheme, syllables, candidates
+        self.endings = endings
+        self.tokenizer = endings.tokenizer
+        self.scheme = scheme
+        self.syllables = syllables
+        self.candidates = candidates
 
     @torch.inference_mode()
-    def __call__(self, model, make_cache, prompts, on_token, *, num_samples, max_new_tokens, vocab_size, eot, seed, **sampler):
+    def __call__(self, model, make_cache: Callable[[int, int], KVCache], prompts: list[list[int]],
+                 on_token: Callable,
+                 *, num_samples: int, max_new_tokens: int, vocab_size: int, eot: int, seed: int,
+                 **sampler) -> list[bool]:
         """Continue each prompt, one after the other; parameters and result are those of generate().
 
-        A section ends only where no line waits for its rhyme, and a sample only with a whole line, so it may end up to
-        LINE_ROOM tokens before max_new_tokens.
+        A section ends only when none of its lines still needs a rhyme, and a sample only with a whole line,
+        so it may end up to LINE_ROOM tokens before max_new_tokens.
         """
         has_ended = []
         for i, prompt in enumerate(prompts):
             first = i * num_samples
-            state = Shared(
-                search=self, model=model, prompt=prompt, max_new_tokens=max_new_tokens, eot=eot, sampler=sampler,
+            batch = Batch(
+                search=self, model=model, prompt=prompt, max_new_tokens=max_new_tokens, eot=eot,
+                sampler=sampler,
                 on_token=lambda sample, token, logprob, first=first: on_token(first + sample, token, logprob),
                 **make_caches(model, make_cache, len(prompt), num_samples * self.candidates, max_new_tokens))
-            has_ended += search_lines(state, num_samples, vocab_size, seed)
+            has_ended += write_lines(batch, num_samples, vocab_size, seed)
         return has_ended
 
 
@@ -66,22 +103,56 @@ def make_caches(model, make_cache, prompt_len, n_rows, max_new_tokens):
     block_size = model.config.block_size
     max_len = min(block_size, prompt_len + max_new_tokens + LINE_ROOM)
     if max_len < 2 * LINE_ROOM:
-        raise UserError(f"--rhyme needs a model with a block_size of {2 * LINE_ROOM} or more, not {block_size}")
+        raise UserError(f"--rhyme needs a model with a block_size of {2 * LINE_ROOM} or more, "
+                        f"not {block_size}")
     return dict(cache=make_cache(n_rows, max_len), prefill_cache=make_cache(1, max_len))
 
 
-def search_lines(state, num_samples, vocab_size, seed):
-    """Write all samples of one prompt; returns for each whether it ended by itself."""
-    K = state.search.candidates
-    state.prefill(slice(None), state.prompt[-(state.cache.max_len - LINE_ROOM):])
-    verses = [Verse(state, sample, np.random.default_rng((seed, sample))) for sample in range(num_samples)]
+@dataclass
+class Batch:
+    """What all samples of one prompt share."""
+
+    search: RhymeSearch
+    model: torch.nn.Module
+    cache: KVCache  # K rows per sample
+    prefill_cache: KVCache  # one row
+    prompt: list[int]
+    max_new_tokens: int
+    eot: int
+    on_token: Callable
+    sampler: dict  # options of sample_next()
+
+    @property
+    def K(self):
+        return self.search.candidates
+
+    def prefill(self, rows, ids):
+        """Put all ids but the last, which is fed next, into these rows of the cache."""
+        self.prefill_cache.pos = [0]
+        if len(ids) > 1:
+            self.model(torch.tensor([ids[:-1]], device=self.cache.k.device), cache=self.prefill_cache)
+        self.cache.copy_from(self.prefill_cache, target=rows)
+
+    def decode(self, ids):
+        """Return new ids as text. Some tokenizers need the ids before to know where blanks are."""
+        context = [i for i in self.prompt[-16:] if i != self.eot]
+        n_context = len(self.search.tokenizer.decode(context))
+        return self.search.tokenizer.decode(context + ids)[n_context:]
+
+
+def write_lines(batch: Batch, num_samples: int, vocab_size: int, seed: int) -> list[bool]:
+    """Write all samples of one prompt; return for each whether it ended by itself."""
+    batch.prefill(slice(None), batch.prompt[-(batch.cache.max_len - LINE_ROOM):])
+    verses = [Verse(batch, sample, np.random.default_rng((seed, sample))) for sample in range(num_samples)]
     active = list(verses)
     while active:
-        feed = torch.tensor([token for verse in active for token in verse.feed], device=state.cache.k.device)
-        logits = state.model(feed[:, None], cache=state.cache)[:, :vocab_size].float()
-        for verse, logprobs in zip(active, torch.log_softmax(logits, -1).split(K), strict=True):
-            verse.step(logprobs)
-        # remove the samples that have ended: the last one's rows take the place
+        feed = [token for verse in active for token in verse.feed]
+        idx = torch.tensor(feed, device=batch.cache.k.device)[:, None]
+        logits = batch.model(idx, cache=batch.cache)[:, :vocab_size].float()
+        logprobs = torch.log_softmax(logits, -1).split(batch.K)
+        for verse, verse_logprobs in zip(active, logprobs, strict=True):
+            verse.step(verse_logprobs)
+        # a sample that has ended leaves the batch: the last sample moves to its rows
         for i in reversed([i for i, verse in enumerate(active) if verse.feed is None]):
             last = active.pop()
             if i < len(active):
@@ -90,75 +161,59 @@ def search_lines(state, num_samples, vocab_size, seed):
     return [verse.has_ended for verse in verses]
 
 
-@dataclass
-class Shared:
-    """What the samples of one prompt share."""
-    search: RhymeSearch
-    model: torch.nn.Module
-    cache: object  # a KVCache, K rows per sample
-    prefill_cache: object  # another one, of one row
-    prompt: list
-    max_new_tokens: int
-    eot: int
-    on_token: object
-    sampler: dict
+class Ending(NamedTuple):
+    """A place where a draft could end with a rhyming word."""
 
-    @property
-    def K(self):
-        return self.search.candidates
-
-    def prefill(self, rows, ids):
-        """All but the last id, which is to be fed next, into these rows."""
-        self.prefill_cache.pos = [0]
-        if len(ids) > 1:
-            self.model(torch.tensor([ids[:-1]], device=self.cache.k.device), cache=self.prefill_cache)
-        self.cache.copy_from(self.prefill_cache, target=rows)
-
-    def text_of(self, ids):
-        """New ids as text; some tokenizers need what is before for the blanks."""
-        tail = [i for i in self.prompt[-16:] if i != self.eot]
-        return self.search.tokenizer.decode(tail + ids)[len(self.search.tokenizer.decode(tail)):]
+    step: int  # how many tokens of the draft stay before the word
+    token: int
+    logprob: float
 
 
 @dataclass
 class Draft:
-    """A candidate for a line, in a row of the batch."""
-    ids: list = field(default_factory=list)
-    logprobs: list = field(default_factory=list)
-    breaks: list = field(default_factory=list)  # of each step: what a line break in the token's place would have had
-    places: list = field(default_factory=list)  # (step, word, its log-probability): a rhyme could end the line there
-    done: bool = False
+    """A line that is being sampled, in one row of the batch."""
 
-
-def mean(logprobs):
-    """Of a line's tokens; the last three count twice, for what is out of place at a line's end is heard."""
-    return sum(logprobs + logprobs[-3:]) / len(logprobs + logprobs[-3:])
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    newline_logprobs: list[float] = field(default_factory=list)  # of a line break in each token's place
+    endings: list[Ending] = field(default_factory=list)
+    is_done: bool = False
 
 
 class Choice(NamedTuple):
-    """A whole line to choose."""
+    """A whole line that may be chosen."""
+
     score: float
-    row: int
-    steered: bool
-    ids: list
-    logprobs: list
+    row: int  # of the sample's K rows
+    is_steered: bool
+    ids: list[int]
+    logprobs: list[float]
 
 
 class Verse:
-    """One sample: its ids, its place in the scheme, and its K rows of the cache, which hold all ids but the last.
+    """One sample: its ids, where it stands in the rhyme scheme, and its K rows of the cache.
 
-    write() is a coroutine: it yields an id for each of its rows and is sent the log-probabilities (K, V) of what comes next.
-    So every forward pass has the rows of all samples, each of which is at a line, and a step, of its own.
+    The rows hold all ids but the last. write() is a coroutine: it yields one id per row to feed, and is sent
+    the log-probabilities (K, vocab_size) of the ids that may follow. So each forward pass serves all samples,
+    though each of them is at a line, and a step of the search, of its own.
     """
 
-    def __init__(self, writer, sample, rng):
-        self.writer, self.sample, self.rng, self.row = writer, sample, rng, sample * writer.K
-        self.ids, self.left, self.has_ended = list(writer.prompt), writer.max_new_tokens, False
-        self.section = Section(writer.search.scheme, writer.search.tokenizer.decode([i for i in self.ids if i != writer.eot]))
+    def __init__(self, batch: Batch, sample: int, rng: np.random.Generator):
+        self.batch = batch
+        self.sample = sample
+        self.rng = rng
+        self.row = sample * batch.K  # the first of its rows
+        self.ids = list(batch.prompt)
+        self.n_left = batch.max_new_tokens
+        self.has_ended = False
+        self.endings = batch.search.endings
+        text = batch.search.tokenizer.decode([i for i in self.ids if i != batch.eot])
+        self.section = Section(batch.search.scheme, text)
         self.coroutine = self.write()
-        self.feed = next(self.coroutine)  # an id for each row; None: the sample has ended
+        self.feed = next(self.coroutine)  # one id per row; None: the sample has ended
 
     def step(self, logprobs):
+        """Go on with the log-probabilities (K, vocab_size) after the ids in `feed`."""
         try:
             self.feed = self.coroutine.send(logprobs)
         except StopIteration:
@@ -166,192 +221,246 @@ class Verse:
 
     @property
     def rows(self):
-        return slice(self.row, self.row + self.writer.K)
+        return slice(self.row, self.row + self.batch.K)
 
     def move(self, row):
-        """To other rows of the cache, from this one on."""
-        for k in range(self.writer.K):
-            self.writer.cache.copy_from(self.writer.cache, self.row + k, row + k)
+        """Move to the K rows of the cache that begin with `row`."""
+        for k in range(self.batch.K):
+            self.batch.cache.copy_from(self.batch.cache, self.row + k, row + k)
         self.row = row
 
     def write(self):
         """Write line after line, until the sample has ended."""
-        ended = False
-        while not ended:
-            if self.writer.cache.pos[self.row] + LINE_ROOM > self.writer.cache.max_len:
-                self.writer.prefill(self.rows, self.ids[-(self.writer.model.config.block_size // 2):])
-            self.first = self.writer.cache.pos[self.row]
+        batch, cache = self.batch, self.batch.cache
+        is_over = False
+        while not is_over:
+            if cache.pos[self.row] + LINE_ROOM > cache.max_len:  # full: go on with half of the context
+                batch.prefill(self.rows, self.ids[-(batch.model.config.block_size // 2):])
+            self.first = cache.pos[self.row]  # the column where the line begins
             self.partners = self.section.partners()
-            drafts = yield from self.draw()
-            columns = slice(self.first, self.first + LONGEST)
-            kept = [t[:, self.rows, :, columns].clone() for t in self.writer.cache.tensors]
+            drafts = yield from self.write_drafts()
+            columns = slice(self.first, self.first + MAX_LINE_TOKENS)
+            before_steering = [tensor[:, self.rows, :, columns].clone() for tensor in cache.tensors]
             steered = yield from self.steer(drafts)
             choice = self.choose(drafts, steered)
-            n, ended = self.take(choice.ids, choice.logprobs)
-            self.keep(choice, n, kept)
+            n_tokens, is_over = self.append_line(choice.ids, choice.logprobs)
+            self.share_cache(choice, n_tokens, before_steering)
 
-    def draw(self):
-        """1) Candidates, drawn as in plain sampling, until all but one are whole lines (fewer: the first ones are short)."""
-        w, K = self.writer, self.writer.K
-        used = {line_end(line)[0] for line in self.section.lines[-8:]}
-        wanted = w.search.endings.rhyming(self.partners[0], used) if self.partners else []
-        u = torch.from_numpy(self.rng.random((LONGEST, K), dtype=np.float32))
-        # no end of a section while a line waits for its rhyme
-        unfinished = not self.section.complete() and not self.section.open
+    def write_drafts(self):
+        """1) Sample drafts as in plain sampling, until all but one are whole lines.
+
+        There is no waiting for the last one, which may be long: it has noted where a rhyme could end it.
+        """
+        batch, K = self.batch, self.batch.K
+        recent_ends = {line_end(line)[0] for line in self.section.lines[-RECENT_LINES:]}
+        rhyming = self.endings.rhyming(self.partners[0], recent_ends) if self.partners else []
+        u = torch.from_numpy(self.rng.random((MAX_LINE_TOKENS, K), dtype=np.float32))
+        # a section may not end while one of its lines needs a rhyme
+        must_go_on = not self.section.complete() and not self.section.open
         drafts, feed = [Draft() for _ in range(K)], [self.ids[-1]] * K
-        for step in range(LONGEST):
+        for step in range(MAX_LINE_TOKENS):
             logprobs = allowed = yield feed
-            if step == 0 and unfinished:
-                allowed = logprobs.index_fill(1, torch.tensor(w.search.endings.breaks, device=logprobs.device), -torch.inf)
-            drawn = sample_next(allowed, u[step].to(logprobs.device), **w.sampler)
-            feed, breaks = drawn.tolist(), logprobs[:, w.search.endings.newline].tolist()
-            if wanted and step >= 3:
-                # a rhyming word by its share among them, drawn by the Gumbel-max trick, a bit cooler than it is
-                lps = logprobs[:, wanted]
-                best = (lps + 0.7 * torch.from_numpy(self.rng.gumbel(size=lps.shape)).to(lps)).argmax(1).tolist()
-            for k, logprob in enumerate(logprobs.gather(1, drawn[:, None])[:, 0].tolist()):
-                draft = drafts[k]
-                if draft.done:
+            if step == 0 and must_go_on:
+                breaks = torch.tensor(self.endings.breaks, device=logprobs.device)
+                allowed = logprobs.index_fill(1, breaks, -torch.inf)
+            sampled = sample_next(allowed, u[step].to(logprobs.device), **batch.sampler)
+            feed = sampled.tolist()
+            sampled_logprobs = logprobs.gather(1, sampled[:, None])[:, 0].tolist()
+            newline_logprobs = logprobs[:, self.endings.newline].tolist()
+            endings = self.sample_endings(step, logprobs[:, rhyming], rhyming)
+            for k, draft in enumerate(drafts):
+                if draft.is_done:
                     continue
-                if wanted and step >= 3:
-                    draft.places.append((step, wanted[best[k]], lps[k, best[k]].item()))
+                if endings:
+                    draft.endings.append(endings[k])
                 draft.ids.append(feed[k])
-                draft.logprobs.append(logprob)
-                draft.breaks.append(breaks[k])
-                draft.done = feed[k] == w.eot or '\n' in w.search.endings.texts[feed[k]]
-            if sum(draft.done for draft in drafts) >= max(1, K - 1):  # the last has given places to end at
+                draft.logprobs.append(sampled_logprobs[k])
+                draft.newline_logprobs.append(newline_logprobs[k])
+                draft.is_done = feed[k] == batch.eot or '\n' in self.endings.texts[feed[k]]
+            if sum(draft.is_done for draft in drafts) >= max(1, K - 1):
                 break
         return drafts
 
-    def place(self, draft):
-        """Where, and with which word, a draft had best end: (step, word, its log-probability), or None."""
-        w, ids = self.writer, draft.ids
-        if self.partners:  # not as an afterthought to a line that is over
-            places = [place for place in draft.places if ids[place[0] - 1] not in w.search.endings.marks]
-        elif w.search.syllables or len(ids) == LONGEST:  # a free line may end after any of its own words
-            places = [(i, ids[i], draft.logprobs[i]) for i in range(2, len(ids) - 1) if w.search.endings.texts[ids[i]][-1:].isalpha()
-                      and not w.search.endings.texts[ids[i + 1]][:1].isalnum()]
+    def sample_endings(self, step, logprobs, rhyming):
+        """Return an Ending per row with one of the rhyming tokens; logprobs (K, len(rhyming)).
+
+        The token is sampled by the Gumbel-max trick, at a temperature of GUMBEL_SCALE.
+        """
+        if not rhyming or step < MIN_TOKENS:
+            return None
+        noise = torch.from_numpy(self.rng.gumbel(size=logprobs.shape)).to(logprobs)
+        best = (logprobs + GUMBEL_SCALE * noise).argmax(1).tolist()
+        return [Ending(step, rhyming[i], logprobs[k, i].item()) for k, i in enumerate(best)]
+
+    def best_ending(self, draft):
+        """Return the best Ending of a draft, or None."""
+        ids, texts = draft.ids, self.endings.texts
+        if self.partners:
+            # not behind a punctuation mark, as an afterthought to a line that is over
+            endings = [ending for ending in draft.endings if ids[ending.step - 1] not in self.endings.marks]
+        elif self.batch.search.syllables or len(ids) == MAX_LINE_TOKENS:
+            # a line that needs no rhyme may end after any of its own words
+            word_ends = [i for i in range(2, len(ids) - 1)
+                         if texts[ids[i]][-1:].isalpha() and not texts[ids[i + 1]][:1].isalnum()]
+            endings = [Ending(i, ids[i], draft.logprobs[i]) for i in word_ends]
         else:
-            places = []
+            endings = []
 
-        def score(place):
-            i, word, logprob = place  # -1: what a mark and a line break may have
-            text = self.text_of(ids[:i] + [word])
-            return mean([*draft.logprobs[:i], logprob, -1, -1]) - length_cost(text, self.section, w.search.syllables)
+        def score(ending):
+            text = self.line_text([*ids[:ending.step], ending.token])
+            logprobs = [*draft.logprobs[:ending.step], ending.logprob, END_LOGPROB, END_LOGPROB]
+            return line_score(logprobs) - length_cost(text, self.section, self.batch.search.syllables)
 
-        return max(places, key=score, default=None)
+        return max(endings, key=score, default=None)
 
     def steer(self, drafts):
-        """2) A second ending of each draft: {row of the sample's: (ids, their log-probabilities)}."""
-        w = self.writer
-        places = {k: place for k, draft in enumerate(drafts) if self.is_line(draft) and (place := self.place(draft))}
-        if not places:
+        """2) Give each draft that allows it a second ending; return {row: (ids, their log-probabilities)}."""
+        K, newline = self.batch.K, self.endings.newline
+        endings = {k: ending for k, draft in enumerate(drafts)
+                   if self.is_lyrics(draft) and (ending := self.best_ending(draft))}
+        if not endings:
             return {}
-        w.cache.pos[self.rows] = [self.first + (1 + places[k][0] if k in places else 0) for k in range(w.K)]
-        newline, ends = w.search.endings.newline, [*w.search.endings.marks, w.search.endings.newline]
-        logprobs = yield [places[k][1] if k in places else newline for k in range(w.K)]
-        marks = [ends[i] for i in logprobs[:, ends].argmax(1).tolist()]
-        mark_lps = [logprobs[k, mark].item() for k, mark in enumerate(marks)]
+        # back to the ending's place; rows without one are fed something that counts for nothing
+        n_columns = [endings[k].step + 1 if k in endings else 0 for k in range(K)]
+        self.batch.cache.pos[self.rows] = [self.first + n for n in n_columns]
+        logprobs = yield [endings[k].token if k in endings else newline for k in range(K)]
+        mark_ids = [*self.endings.marks, newline]
+        marks = [mark_ids[i] for i in logprobs[:, mark_ids].argmax(1).tolist()]
+        mark_logprobs = [logprobs[k, mark].item() for k, mark in enumerate(marks)]
         logprobs = yield marks
+
         steered = {}
-        for k, (i, word, logprob) in places.items():
-            ids, lps = [*drafts[k].ids[:i], word, marks[k]], [*drafts[k].logprobs[:i], logprob, mark_lps[k]]
+        for k, ending in endings.items():
+            line_ids = [*drafts[k].ids[:ending.step], ending.token, marks[k]]
+            line_logprobs = [*drafts[k].logprobs[:ending.step], ending.logprob, mark_logprobs[k]]
             if marks[k] != newline:
-                ids, lps = ids + [newline], lps + [logprobs[k, newline].item()]
-            steered[k] = ids, lps
+                line_ids.append(newline)
+                line_logprobs.append(logprobs[k, newline].item())
+            steered[k] = line_ids, line_logprobs
         return steered
 
     def choose(self, drafts, steered):
-        """3) The best of all lines that may stand here."""
-        choices = [self.judge(k, draft) for k, draft in enumerate(drafts) if draft.done]
-        choices += [self.line(k, True, *line) for k, line in steered.items()]
-        # nothing ended: the first candidate as far as it came
-        [*ids, _], [*lps, _], newline = drafts[0].ids, drafts[0].logprobs, self.writer.search.endings.newline
-        cut = Choice(0, 0, False, [*ids, newline], [*lps, drafts[0].breaks[-1]])
-        return max((choice for choice in choices if choice), key=lambda choice: choice.score, default=cut)
+        """3) Return the best Choice of all lines that are allowed here."""
+        choices = [self.choice_of_draft(k, draft) for k, draft in enumerate(drafts) if draft.is_done]
+        choices += [self.choice_of_line(k, True, ids, logprobs) for k, (ids, logprobs) in steered.items()]
+        choices = [choice for choice in choices if choice]
+        if choices:
+            return max(choices, key=lambda choice: choice.score)
+        # no line has ended: the first draft is cut
+        draft = drafts[0]
+        ids = [*draft.ids[:-1], self.endings.newline]
+        return Choice(0, 0, False, ids, [*draft.logprobs[:-1], draft.newline_logprobs[-1]])
 
-    def text_of(self, ids):
-        """The line that ends with these ids."""
-        return self.section.open + self.writer.text_of(ids[:-1] if ids[-1] == self.writer.eot else ids)
+    def choice_of_draft(self, k, draft):
+        """Return the Choice of a draft that is a whole line, or None if it may not stand here."""
+        ids, logprobs = list(draft.ids), list(draft.logprobs)
+        is_lyrics, is_end = self.is_lyrics(draft), ids[-1] == self.batch.eot
+        if not is_lyrics and self.line_text(ids).strip()[-1:] not in ('', ']'):  # a header without its end
+            return None
+        ends_section = is_end or not is_lyrics or self.endings.texts[ids[-1]].count('\n') > 1
+        may_end = self.section.complete(more=1 if is_lyrics else 0)
+        if ends_section and not may_end:
+            if not is_lyrics or is_end and len(ids) < 3:
+                return None
+            # the line stays, but the section must go on
+            ids[-1], logprobs[-1] = self.endings.newline, draft.newline_logprobs[-1]
+        elif not is_lyrics:
+            # headers and blank lines come as often as the model says: whenever the first draft is one
+            return Choice(HEADER_SCORE if k == 0 else -HEADER_SCORE, k, False, ids, logprobs)
+        return self.choice_of_line(k, False, ids, logprobs)
 
-    def is_line(self, draft):
-        """Whether it isn't blank, and no section header."""
-        text = self.text_of(draft.ids)
+    def choice_of_line(self, k, is_steered, ids, logprobs):
+        text = self.line_text(ids).rstrip('\n')
+        score = line_score(logprobs) + quality(text, self.partners, self.section, self.endings)
+        score -= length_cost(text, self.section, self.batch.search.syllables)
+        return Choice(score, k, is_steered, ids, logprobs)
+
+    def line_text(self, ids):
+        """Return the text of a line that ends with these ids; the prompt may hold its beginning."""
+        return self.section.open + self.batch.decode(ids[:-1] if ids[-1] == self.batch.eot else ids)
+
+    def is_lyrics(self, draft):
+        """Return whether a draft is neither blank nor a section header."""
+        text = self.line_text(draft.ids)
         return bool(text.strip()) and not OPEN_HEADER_LINE.match(text)
 
-    def line(self, k, steered, ids, logprobs):
-        text = self.text_of(ids).rstrip('\n')
-        score = mean(logprobs) + quality(text, self.partners, self.section, self.writer.search.endings)
-        score -= length_cost(text, self.section, self.writer.search.syllables)
-        return Choice(score, k, steered, ids, logprobs)
-
-    def judge(self, k, draft):
-        """A draft that is a whole line; None where it may not stand here."""
-        w, ids, lps, plain = self.writer, list(draft.ids), list(draft.logprobs), self.is_line(draft)
-        if not plain and self.text_of(ids).strip()[-1:] not in ('', ']'):  # a header that never ends
-            return None
-        ends_section = ids[-1] == w.eot or w.search.endings.texts[ids[-1]].count('\n') > 1 or not plain
-        if ends_section and not self.section.complete(more=int(plain)):
-            if not plain or ids[-1] == w.eot and len(ids) < 3:
-                return None
-            ids[-1], lps[-1] = w.search.endings.newline, draft.breaks[-1]  # the section must go on
-        elif not plain:  # as often as the model says: that is, if the first candidate says so
-            return Choice(50 if k == 0 else -50, k, False, ids, lps)
-        return self.line(k, False, ids, lps)
-
-    def take(self, ids, lps):
-        """The line into text and section: how many ids of it are new, and whether the sample has ended."""
-        w = self.writer
-        self.has_ended = ids[-1] == w.eot
-        ended = len(ids) >= self.left or self.has_ended
-        if ids[-1] == w.eot:
-            ids, lps = ids[:-1], lps[:-1]
-        if len(ids) > self.left:  # no room for it; but one line there must be
-            n = self.left if self.left == w.max_new_tokens else 0
-            ids, lps, self.has_ended = ids[:n], lps[:n], False
-        for n, heard in enumerate(zip(ids, lps, strict=True), 1):  # token by token, as from generate(); True ends the sample
-            if w.on_token(self.sample, *heard):
-                ids, lps, ended, self.has_ended = ids[:n], lps[:n], True, True
+    def append_line(self, ids, logprobs):
+        """Append a line to the sample; return how many of its ids were taken, and whether the sample is
+        over."""
+        self.has_ended = ids[-1] == self.batch.eot
+        is_over = len(ids) >= self.n_left or self.has_ended
+        if self.has_ended:
+            ids, logprobs = ids[:-1], logprobs[:-1]
+        if len(ids) > self.n_left:  # no room for the line; but a sample has one at least
+            is_first = self.n_left == self.batch.max_new_tokens
+            n_taken = self.n_left if is_first else 0
+            ids, logprobs, self.has_ended = ids[:n_taken], logprobs[:n_taken], False
+        for n, (token, logprob) in enumerate(zip(ids, logprobs, strict=True), 1):
+            if self.batch.on_token(self.sample, token, logprob):  # True ends the sample, as in generate()
+                ids = ids[:n]
+                is_over = self.has_ended = True
                 break
         self.ids += ids
-        self.left -= len(ids)
-        for line in w.text_of(ids).split('\n')[:-1]:
+        self.n_left -= len(ids)
+        for line in self.batch.decode(ids).split('\n')[:-1]:
             self.section.add(self.section.open + line)
-        return len(ids), ended
+        return len(ids), is_over
 
-    def keep(self, choice, n, kept):
-        """The keys and values of a line, but for those of its last token, into all of the sample's rows."""
-        cache, columns = self.writer.cache, slice(self.first, self.first + n)
-        for tensor, old in zip(cache.tensors, kept, strict=True):  # steering has overwritten what was drawn
-            line = tensor[:, self.row + choice.row, :, columns] if choice.steered else old[:, choice.row, :, :n]
+    def share_cache(self, choice, n_tokens, before_steering):
+        """Copy the line's keys and values, but for its last token, to all rows of the sample.
+
+        before_steering: those of the drafts, which steering has overwritten.
+        """
+        cache, columns = self.batch.cache, slice(self.first, self.first + n_tokens)
+        for tensor, drafted in zip(cache.tensors, before_steering, strict=True):
+            if choice.is_steered:
+                line = tensor[:, self.row + choice.row, :, columns]
+            else:
+                line = drafted[:, choice.row, :, :n_tokens]
             tensor[:, self.rows, :, columns] = line[:, None].clone()
-        cache.pos[self.rows] = [self.first + n] * self.writer.K
+        cache.pos[self.rows] = [self.first + n_tokens] * self.batch.K
 
 
-def length_cost(line, section, wanted):
-    """In nats a token: of a line that is longer or shorter than the syllables wanted, or without them than the lines before."""
-    if wanted:
-        return max(0, abs(syllables(line) - wanted) - 1)
+def line_score(logprobs):
+    """Mean log-probability; the last tokens count twice, since a wrong line end is most audible."""
+    weighted = logprobs + logprobs[-END_TOKENS:]
+    return sum(weighted) / len(weighted)
+
+
+def length_cost(line, section, asked):
+    """Penalty (nats per token) for missing the syllable target or, without one, the usual line length."""
+    if asked:
+        return max(0, abs(syllables(line) - asked) - ASKED_TOLERANCE)
     usual = section.length()
-    return 0 if usual is None else 0.12 * max(0, abs(syllables(line) - usual) - 2)
+    if usual is None:
+        return 0
+    return USUAL_WEIGHT * max(0, abs(syllables(line) - usual) - USUAL_TOLERANCE)
 
 
 def quality(line, partners, section, endings):
-    """What a line gains or loses beside its mean log-probability and its length, in nats a token."""
-    bonus, words, recent = 0.0, split_words(line), section.lines[-8:]
+    """What a line gains or loses (nats per token) by its rhyme and by what it repeats."""
+    words, recent = split_words(line), section.lines[-RECENT_LINES:]
+    score = 0.0
     if line.strip() in {earlier.strip() for earlier in section.lines} or len(words) < 2:
-        bonus -= 10
-    # the same line with another end; the same again within it; the third line that begins alike
-    said, pairs = {pair for earlier in recent for pair in pairwise(split_words(earlier))}, [*pairwise(words)]
-    repeated = sum(pair in said or pair in pairs[:i] for i, pair in enumerate(pairs)) / max(1, len(pairs))
-    bonus -= 4 * max(0, repeated - 0.25)
-    bonus -= 0.3 * max(0, sum(split_words(earlier)[:2] == words[:2] for earlier in recent[-4:]) - 1)
+        score += BAD_LINE
+
+    # the same line with another end, or a line that repeats itself
+    earlier_pairs = {pair for earlier in recent for pair in pairwise(split_words(earlier))}
+    pairs = [*pairwise(words)]
+    n_repeated = sum(pair in earlier_pairs or pair in pairs[:i] for i, pair in enumerate(pairs))
+    score += REPETITION * max(0, n_repeated / max(1, len(pairs)) - REPETITION_ALLOWED)
+    n_same_start = sum(split_words(earlier)[:2] == words[:2] for earlier in recent[-4:])
+    score += SAME_START * max(0, n_same_start - 1)
+
     for partner in partners[:1]:
         rhyme = rhymes(partner, line)
-        bonus += {'none': -4.0, 'slant': -1.5, 'perfect': 0.0, 'multisyllabic': 0.2}[rhyme.kind] - 0.5 * rhyme.homophone
+        score += RHYME[rhyme.kind] + HOMOPHONE * rhyme.homophone
     end = line_end(line)[0]
-    bonus -= 2.0 * (end in {line_end(earlier)[0] for earlier in recent})
-    if not partners and 'X' != section.scheme[len(section.lines) % len(section.scheme)] and endings.classes:
-        # whoever comes next has to rhyme with it
-        bonus -= 1.5 * (len(endings.rhyming(line)) < 12 or end in WEAK or end not in lexicon())
-    return bonus
+    if end in {line_end(earlier)[0] for earlier in recent}:
+        score += SAME_END
+    letter = section.scheme[len(section.lines) % len(section.scheme)]
+    opens_a_rhyme = not partners and letter != 'X'
+    if opens_a_rhyme and endings.classes:  # the line that follows has to find a rhyme
+        if len(endings.rhyming(line)) < FEW_RHYMES or end in WEAK or end not in lexicon():
+            score += HARD_TO_RHYME
+    return score
