@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from nanorap.rap import phonemes as phonemes_module
 from nanorap.rap.phonemes import VOWELS, lexicon, phonemes, vowels
-from nanorap.rap.rhyme import density, measures, rhyme_scheme, rhymes, spans, syllables
+from nanorap.rap.rhyme import density, measures, rhyme_scheme, rhymes, rhyming_words, syllables
 
 # texts of words that may rhyme, and of anything at all
 WORDS = "time rhyme lady baby poet know it me eternity runnin' '90s 2pac café heav'n (yeah) [Hook] love prove \n".split(' ')
@@ -168,9 +168,9 @@ def test_schemes_of_anything(lines):
     assert rhyme_scheme([f'"{line.upper()}."' if quoted else line for line, quoted in zip(lines, plain, strict=True)]) == labels
 
 
-def test_spans():
+def test_rhyming_words():
     text = "[Hook]\nI told you 'bout the door,\r\n(what?)\nthe bell upon the floor. (yeah)\nand so on"
-    assert [(text[start:end], label) for start, end, label in spans(text)] == [('door', 'b'), ('floor', 'b')]
+    assert [(text[start:end], label) for start, end, label in rhyming_words(text)] == [('door', 'b'), ('floor', 'b')]
 
 
 # ---- measures
@@ -229,7 +229,7 @@ def test_songs_rhyme_more_than_their_shuffled_lines():
 def test_measures_of_anything(text):
     found = measures(text, shuffles=2)
     assert 0 <= found['multisyllabic_share'] <= found['end_rhyme_share'] <= 1 and found['longest_run'] <= found['lines']
-    for start, end, _ in spans(text):
+    for start, end, _ in rhyming_words(text):
         assert vowels(text[start:end].lower())
 
 

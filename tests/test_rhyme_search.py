@@ -45,7 +45,7 @@ def test_counting_by_hand():
 
 @pytest.mark.parametrize('scheme', ['', 'aabb', 'A B', 'A' * 17])
 def test_schemes_that_are_none(scheme):
-    with pytest.raises(UserError, match='a letter a line'):
+    with pytest.raises(UserError, match='one letter per line'):
         check_scheme(scheme)
 
 

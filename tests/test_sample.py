@@ -216,7 +216,7 @@ def test_mistakes_get_one_line(trained, tmp_path):
                  '--repetition_penalty=0.0', '--syllables=10'):
         assert 'must' in message(flag)
     assert 'must' in message('--interactive', f'--output={tmp_path}/o.txt')
-    assert 'a letter a line' in message('--rhyme=A-B') and 'choose int8' in message('--quantize=int3')
+    assert 'one letter per line' in message('--rhyme=A-B') and 'choose int8' in message('--quantize=int3')
     assert 'prepared without the artist' in message('--artist=Fern')
     assert "can't write" in message(f'--output={tmp_path}/nowhere/o.txt')
     assert 'network' in message('--init_from=gpt2')

@@ -5,15 +5,24 @@ Words that rhyme in the same colour: on a terminal, and as an HTML page.
     page([text, ...], title)     # a whole HTML document
     annotate(text)               # what an editor shows of each line
 
-End rhymes have a colour of their own per rhyme; a word within a line has the colour of the end rhyme that it sounds like.
+Each end rhyme has its own colour; a word within a line has the colour of the end rhyme that it rhymes with.
 """
 
 import html
 from bisect import bisect_right
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from nanorap.rap.phonemes import vowels
-from nanorap.rap.rhyme import NOT_WORDS, WEAK, WORD, label, rhymes, spans, syllables, without_ad_lib
+from nanorap.rap.rhyme import (
+    NOT_WORDS,
+    WEAK,
+    WORD,
+    rhyme_label,
+    rhymes,
+    rhyming_words,
+    syllables,
+    without_ad_lib,
+)
 from nanorap.rap.sections import starts_with_bracket
 
 # light enough for dark terminals, dark enough for light ones; the page's are the same
@@ -21,112 +30,150 @@ COLOURS = 'e6194b 3cb44b 4363d8 f58231 911eb4 00a0a0 d03fc0 9a8000 4f9ee8 9a6324
 
 
 def rhyme_spans(text, multisyllabic=False):
-    """[(start, end, colour's number, internal), ...] in order: stanza by stanza, its end rhymes, and the words within lines
-    that rhyme perfectly with one of them. multisyllabic: the words before a line's last, too, into which its rhyme reaches."""
-    found, first, offset = [], 0, 0
-    lines = text.split('\n')
-    for plain, group in groupby(lines, key=lambda line: bool(line.strip()) and not starts_with_bracket(line)):
+    """Return where words rhyme, (start, end, number of the colour, whether it is internal), in order.
+
+    Stanza by stanza, these are the end rhymes and the words within lines that rhyme perfectly with one of
+    them. multisyllabic: also the words before a line's last that its rhyme extends into.
+    """
+    spans = []
+    first, offset = 0, 0  # of each stanza: the number of its first colour, and where it begins
+    for is_lyrics, group in groupby(text.split('\n'), key=is_lyric_line):
         stanza = '\n'.join(group)
-        if plain:
-            ends, numbers = spans(stanza), {}
-            for start, end, name in ends:
-                number = numbers.setdefault(name, first + len(numbers))
-                found.append((offset + start, offset + end, number, False))
-            longer = [(*place, name) for place, name in reaching(stanza, ends)] if multisyllabic else []
-            found += [(offset + start, offset + end, numbers[name], True) for start, end, name in longer]
-            taken, classes = {start for start, _, _ in [*ends, *longer]}, {}
-            for start, end, name in ends:
-                classes.setdefault(name, set()).add(stanza[start:end].lower())
-            for match in WORD.finditer(NOT_WORDS.sub(lambda m: ' ' * len(m.group()), stanza)):
-                word = match.group().lower()
-                if match.start() in taken or word.strip("'’") in WEAK or not vowels(word):
-                    continue
-                name = next((name for name, words in classes.items() if word not in words and any(
-                    (rhyme := rhymes(word, other)) and rhyme.kind != 'slant' for other in words)), None)
-                if name:
-                    found.append((offset + match.start(), offset + match.end(), numbers[name], True))
+        if is_lyrics:
+            ends = rhyming_words(stanza)
+            labels = dict.fromkeys(label for _, _, label in ends)
+            numbers = {label: first + i for i, label in enumerate(labels)}
+            inner = list(multisyllabic_words(stanza, ends)) if multisyllabic else []
+            inner += internal_rhymes(stanza, ends, {start for start, _, _ in [*ends, *inner]})
+            for is_internal, words in ((False, ends), (True, inner)):
+                for start, end, label in words:
+                    spans.append((offset + start, offset + end, numbers[label], is_internal))
             first += len(numbers)
         offset += len(stanza) + 1
-    return sorted(found)
+    return sorted(spans)
 
 
-def reaching(stanza, ends):
-    """((start, end), label) of the words before the last of a line into which its longest rhyme with one of the four lines
-    before or after it reaches: know in 'a born poet' / 'and I know it'. ends: of rhyme.spans()."""
-    lines, starts = stanza.split('\n'), [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line) + 1)
-    rhymed = [(bisect_right(starts, start) - 1, name) for start, _, name in ends]
-    for i, name in rhymed:
-        count = max((rhymes(lines[j], lines[i]).syllables for j, other in rhymed if other == name and 0 < abs(i - j) <= 4),
-                    default=0)
-        for match in reversed(list(WORD.finditer(NOT_WORDS.sub('', without_ad_lib(lines[i]))))):
-            if count < 1:
+def is_lyric_line(line):
+    """Return whether a line is neither blank nor a header."""
+    return bool(line.strip()) and not starts_with_bracket(line)
+
+
+def multisyllabic_words(stanza, ends):
+    """Yield (start, end, label) of words before the line's last that a multisyllabic rhyme extends into.
+
+    One is 'know' in 'a born poet / and I know it'. A line's longest rhyme with one of the four lines before
+    or after it counts. ends: rhyming_words() of the stanza.
+    """
+    lines = stanza.split('\n')
+    starts = [0, *accumulate(len(line) + 1 for line in lines)]
+    rhyming_lines = [(bisect_right(starts, start) - 1, label) for start, _, label in ends]
+    last_words = {(start, end) for start, end, _ in ends}
+    for i, label in rhyming_lines:
+        partners = [j for j, other in rhyming_lines if other == label and 0 < abs(i - j) <= 4]
+        n_left = max((rhymes(lines[j], lines[i]).syllables for j in partners), default=0)
+        matches = WORD.finditer(NOT_WORDS.sub('', without_ad_lib(lines[i])))
+        for match in reversed(list(matches)):
+            if n_left < 1:
                 break
-            place, found = (starts[i] + match.start(), starts[i] + match.end()), len(vowels(match.group().lower()))
-            count -= found
-            if found and place not in {(start, end) for start, end, _ in ends}:
-                yield place, name
+            start, end = starts[i] + match.start(), starts[i] + match.end()
+            n_syllables = len(vowels(match.group().lower()))
+            n_left -= n_syllables
+            if n_syllables and (start, end) not in last_words:
+                yield start, end, label
 
 
-BLOCK = 64  # lines that are listened to together: beyond, what a text costs would grow with its square
+def internal_rhymes(stanza, ends, taken):
+    """Yield (start, end, label) of words within lines that rhyme perfectly with an end rhyme.
+
+    ends: rhyming_words() of the stanza. taken: where words start that have a colour already.
+    """
+    words_of = {}  # label -> the last words of its lines
+    for start, end, label in ends:
+        words_of.setdefault(label, set()).add(stanza[start:end].lower())
+
+    def rhymes_perfectly(word, others):
+        pairs = (rhymes(word, other) for other in others)
+        return word not in others and any(rhyme and rhyme.kind != 'slant' for rhyme in pairs)
+
+    for match in WORD.finditer(NOT_WORDS.sub(lambda m: ' ' * len(m.group()), stanza)):
+        word = match.group().lower()
+        if match.start() in taken or word.strip("'’") in WEAK or not vowels(word):
+            continue
+        for label, others in words_of.items():
+            if rhymes_perfectly(word, others):
+                yield match.start(), match.end(), label
+                break
+
+
+# lines that are compared with each other: for a whole text, time would grow with its length squared
+BLOCK = 64
 
 
 def annotate(text):
-    """What an editor shows of each line, [dict, ...]: its syllables; letter, of its end rhyme, from A on in each stanza, or '';
-    spans, [[start, end, colour's number, internal], ...] in the line. Stanzas are cut after so many lines as BLOCK."""
-    found, first = [], 0
+    """Return what an editor shows of each line, a list of dicts.
+
+    syllables: their number. letter: of its end rhyme, from A on in each stanza, or ''. spans: [start, end,
+    number of the colour, whether it is internal] within the line. Rhymes don't reach beyond BLOCK lines.
+    """
+    annotations, first_colour = [], 0
     lines = text.split('\n')
     for i in range(0, len(lines), BLOCK):
-        block, letters, start = lines[i : i + BLOCK], {}, 0
-        marks = rhyme_spans('\n'.join(block), multisyllabic=True)
+        block = lines[i : i + BLOCK]
+        block_spans = rhyme_spans('\n'.join(block), multisyllabic=True)
+        letters, start = {}, 0
         for line in block:
-            if not line.strip() or starts_with_bracket(line):
+            if not is_lyric_line(line):
                 letters = {}
             end = start + len(line)
-            own = [(a - start, b - start, first + number, internal) for a, b, number, internal in marks if start <= a < end]
-            letter = next((letters.setdefault(number, label(len(letters))) for _, _, number, internal in own if not internal),
-                          '')
-            found.append(dict(syllables=syllables(line), letter=letter.upper(), spans=own))
+            spans = [(a - start, b - start, first_colour + number, is_internal)
+                     for a, b, number, is_internal in block_spans if start <= a < end]
+            end_rhymes = [number for _, _, number, is_internal in spans if not is_internal]
+            letter = ''
+            if end_rhymes:
+                letter = letters.setdefault(end_rhymes[0], rhyme_label(len(letters))).upper()
+            annotations.append(dict(syllables=syllables(line), letter=letter, spans=spans))
             start = end + 1
-        first += 1 + max((number for _, _, number, _ in marks), default=-1)
-    return found
+        first_colour += 1 + max((number for _, _, number, _ in block_spans), default=-1)
+    return annotations
 
 
 def _marked(text, mark, escape=str):
-    """The text with mark(word, number, internal) for every rhyming word."""
+    """Return the text with mark(word, colour, is_internal) in place of every rhyming word."""
     parts, done = [], 0
-    for start, end, number, internal in rhyme_spans(text):
-        parts += [escape(text[done:start]), mark(escape(text[start:end]), number % len(COLOURS), internal)]
+    for start, end, number, is_internal in rhyme_spans(text):
+        parts += [escape(text[done:start]), mark(escape(text[start:end]), number % len(COLOURS), is_internal)]
         done = end
     return ''.join([*parts, escape(text[done:])])
 
 
 def ansi(text):
-    """For a terminal: end rhymes in bold, internal ones plain, each rhyme in its colour."""
-    def mark(word, number, internal):
-        red, green, blue = bytes.fromhex(COLOURS[number])
-        return f"\x1b[{'' if internal else '1;'}38;2;{red};{green};{blue}m{word}\x1b[0m"
+    """Return the text for a terminal: end rhymes bold, internal ones not, each rhyme in its colour."""
+    def mark(word, colour, is_internal):
+        red, green, blue = bytes.fromhex(COLOURS[colour])
+        return f"\x1b[{'' if is_internal else '1;'}38;2;{red};{green};{blue}m{word}\x1b[0m"
 
     return _marked(text, mark)
 
 
 def fragment(text):
-    """For a page: <span class="r0">end</span> and <span class="r0 i">internal</span>, in a <pre>."""
-    def mark(word, number, internal):
-        return f'<span class="r{number}{" i" * internal}">{word}</span>'
+    """Return the text for a page: <span class="r0">end</span> and <span class="r0 i">internal</span>, in a
+    <pre>."""
+    def mark(word, colour, is_internal):
+        return f'<span class="r{colour}{" i" if is_internal else ""}">{word}</span>'
 
     return f'<pre>{_marked(text, mark, html.escape)}</pre>\n'
 
 
-STYLE = ('body{max-width:46em;margin:2em auto;padding:0 1em;background:#fff;color:#222;font-family:sans-serif}'
+STYLE = ('body{max-width:46em;margin:2em auto;padding:0 1em;background:#fff;color:#222;'
+         'font-family:sans-serif}'
          'pre{font:inherit;line-height:1.5;white-space:pre-wrap;border-top:1px solid #ccc;padding-top:1em}'
          '[class^=r]{font-weight:bold}.i{font-weight:normal!important;border-bottom:1px dotted}'
          + ''.join(f'.r{i}{{color:#{colour}}}' for i, colour in enumerate(COLOURS)))
 
 
 def page(texts, title):
-    """A whole HTML document with the texts one below the other; no scripts, nothing from elsewhere."""
-    return ('<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n'
+    """Return an HTML document with the texts one below the other; it loads nothing and has no scripts."""
+    return ('<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width">\n'
             f'<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n<h1>{html.escape(title)}</h1>\n'
             + ''.join(map(fragment, texts)) + '</html>\n')

@@ -1,12 +1,13 @@
-"""What a text copies from the training songs: the longest run of words that both have, the share of n-grams that are copied,
-and the song it is nearest to by tf-idf.
+"""What a text copies from the training songs: the longest run of words that both have, the share of n-grams
+that are copied, and the song that is nearest by tf-idf.
 
     songs = Songs(texts)                 # an index of the training songs
-    novelty(songs, text)                 # {'longest': 9, 'copied_4': 0.08, 'copied_8': …, 'copied_12': …, 'nearest': …}
-    copies(songs, text)                  # [Copy('words that both have', their line in text, song, its line), ...]
+    novelty(songs, text)                 # {'longest': 9, 'copied_4': 0.08, 'copied_8': …, 'nearest': …}
+    copies(songs, text)                  # [Copy(number of words, their line in text, song, its line), ...]
     copied_lines(songs, text)            # {number of a line in text: Copy(…), ...}
 
-Words are compared in lower case, without punctuation, and across line ends; section headers are no words. numpy only.
+Words are compared in lower case, without punctuation, and across line ends; section headers are no words.
+numpy only.
 """
 
 import re
@@ -20,72 +21,94 @@ from nanorap.dataset import read_documents, read_meta, read_split
 from nanorap.rap.sections import HEADER_LINE, SONG_HEADER
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-ANCHOR = 4  # words: a copied run is found by its first so many, and a shorter one is no copy
-SIZES = (4, 8, 12)
+# minimum copied run in words; runs are indexed by the hash of their first ANCHOR words
+ANCHOR = 4
+SIZES = (4, 8, 12)  # of n-grams
+GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)  # times 2**64: spreads what it multiplies over all bits
+MAX_TOKENS = 10**8  # that index_songs() takes: an index of more takes gigabytes
 
 
 def plain_words(text):
-    """The words, in lower case: "Runnin’, [yo]" -> ["runnin", "yo"]."""
+    """Return the words, in lower case: "Runnin’, [yo]" -> ["runnin", "yo"]."""
     return WORD.findall(HEADER_LINE.sub(blank, text).lower().replace('’', "'")) if text else []
 
 
 def blank(match):
-    """As long as what it takes the place of, so that positions stay."""
+    """Return blanks in place of a match, as many, so that positions stay."""
     return re.sub(r'[^\n]', ' ', match.group())
 
 
 def hashes(ids, n):
-    """A 64-bit hash of each run of n ids; at the end, of those with zeros beyond it."""
+    """Return a 64-bit hash of each run of n ids; at the end, runs are padded with zeros."""
     ids = np.concatenate([ids, np.zeros(n, ids.dtype)]).astype(np.uint64)
-    found = np.zeros(len(ids) - n, np.uint64)
+    result = np.zeros(len(ids) - n, np.uint64)
     for k in range(n):
-        found = (found ^ ids[k : len(ids) - n + k]) * np.uint64(0x9E3779B97F4A7C15)  # golden ratio; it wraps
-        found ^= found >> np.uint64(29)
-    return found
+        result = (result ^ ids[k : len(ids) - n + k]) * GOLDEN_RATIO  # it wraps
+        result ^= result >> np.uint64(29)
+    return result
 
 
 class Songs:
-    """An index of the training songs, whose texts it keeps. 10 M tokens take a few seconds and some hundred MB."""
+    """An index of the training songs, whose texts it keeps. 10 M tokens take a few seconds and some hundred
+    MB.
+
+    vocabulary: {word: its id, from 1 on}. ids: those of all songs, a 0 between two. starts: where each song
+    begins there. hash, order: the sorted hashes of all runs of ANCHOR ids, and where the runs begin. song,
+    words, weights: tf-idf as a sparse matrix, one song after the other.
+    """
 
     def __init__(self, texts):
-        self.texts, self.vocabulary = list(texts), {}  # word -> its id, from 1 on; 0 stands between two songs
-        number, parts, self.starts, end = self.vocabulary.setdefault, [np.zeros(1, np.int32)], [], 1
-        pairs, counts, sizes = [], [], []
+        self.texts = list(texts)
+        self.vocabulary = {}
+        self.starts = []
+        separator = np.zeros(1, np.int32)
+        all_ids, end = [separator], 1
+        unique_words, counts = [], []
         for text in self.texts:
-            words = plain_words(text)
-            # + 1: setdefault's second argument is worked out before the word is in
-            ids = np.fromiter((number(word, len(self.vocabulary) + 1) for word in words), np.int32, len(words))
-            parts += [ids, np.zeros(1, np.int32)]
+            ids = self.add_words(plain_words(text))
+            all_ids += [ids, separator]
             self.starts.append(end)
             end += len(ids) + 1
             song_words, song_counts = np.unique(ids, return_counts=True)
-            pairs.append(song_words.astype(np.int32))
+            unique_words.append(song_words.astype(np.int32))
             counts.append(song_counts.astype(np.float32))
-            sizes.append(len(song_words))
-        self.ids = np.concatenate(parts)
+
+        self.ids = np.concatenate(all_ids)
         self.hash = hashes(self.ids, ANCHOR)
         self.order = np.argsort(self.hash, kind='stable').astype(np.int32)
         self.hash = self.hash[self.order]
-        # tf-idf of every song, its words one after the other
-        self.words = np.concatenate([*pairs, np.zeros(0, np.int32)])
-        self.song = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        songs_with = np.bincount(self.words, minlength=len(self.vocabulary) + 1)
-        self.idf = (np.log((1 + len(sizes)) / (1 + songs_with)) + 1).astype(np.float32)  # smoothed, as in scikit-learn
+
+        n_songs = len(self.texts)
+        self.words = np.concatenate([*unique_words, np.zeros(0, np.int32)])
+        self.song = np.repeat(np.arange(n_songs, dtype=np.int32), [len(words) for words in unique_words])
+        n_songs_with = np.bincount(self.words, minlength=len(self.vocabulary) + 1)
+        # smoothed, as in scikit-learn
+        self.idf = (np.log((1 + n_songs) / (1 + n_songs_with)) + 1).astype(np.float32)
         self.weights = np.concatenate([*counts, np.zeros(0, np.float32)]) * self.idf[self.words]
-        norms = np.sqrt(np.bincount(self.song, self.weights.astype(np.float64) ** 2, minlength=len(sizes)))
-        self.weights /= np.maximum(norms, 1e-9)[self.song]
+        squares = np.bincount(self.song, self.weights.astype(np.float64) ** 2, minlength=n_songs)
+        self.weights /= np.maximum(np.sqrt(squares), 1e-9)[self.song]
+
+    def add_words(self, words):
+        """Return the ids of words; new ones enter the vocabulary."""
+        vocabulary = self.vocabulary
+        # + 1: setdefault's second argument is evaluated before the word is in
+        ids = (vocabulary.setdefault(word, len(vocabulary) + 1) for word in words)
+        return np.fromiter(ids, np.int32, len(words))
 
     def numbers(self, words):
-        """Their ids; a word that no song has gets -1, which is in no song."""
+        """Return the ids of words; a word that no song has gets -1."""
         return np.array([self.vocabulary.get(word, -1) for word in words], np.int32)
 
     def nearest(self, ids):
-        """(cosine, song) of the song nearest to a text by tf-idf (Potash et al., https://aclanthology.org/D15-1221)."""
+        """Return (cosine, song) of the song nearest to a text by tf-idf.
+
+        The measure is that of Potash et al., https://aclanthology.org/D15-1221.
+        """
         if not self.texts or not len(ids):
             return 0.0, None
         known = np.bincount(ids[ids > 0], minlength=len(self.idf)) * self.idf
-        # words that no song has count in the length of the text, each as if it were another one
-        unknown = (np.sum(ids < 0)) * (np.log(1 + len(self.texts)) + 1) ** 2
+        # words that no song has add to the length of the text's vector, each as a word of its own
+        unknown = np.sum(ids < 0) * (np.log(1 + len(self.texts)) + 1) ** 2
         cosines = np.bincount(self.song, self.weights * known[self.words], minlength=len(self.texts))
         cosines = cosines / max(1e-9, np.sqrt((known**2).sum() + unknown))
         best = int(cosines.argmax())
@@ -93,8 +116,10 @@ class Songs:
 
 
 def matches(songs, ids):
-    """For each word of a text: how many words from there on some song has in the same order (0 below ANCHOR), and where in
-    songs.ids that is; two arrays."""
+    """Return for each word of a text how many words from there on some song has in the same order, and where.
+
+    Two arrays: the numbers of words, 0 below ANCHOR, and positions in songs.ids.
+    """
     longest, where = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
     keys = hashes(ids, ANCHOR)
     low, high = np.searchsorted(songs.hash, keys, 'left'), np.searchsorted(songs.hash, keys, 'right')
@@ -105,7 +130,7 @@ def matches(songs, ids):
             if longest[i - 1] > ANCHOR:
                 longest[i], where[i] = longest[i - 1] - 1, where[i - 1] + 1
         n = 0
-        while len(at) and i + n < len(ids):  # word by word, as two hashes may be equal by chance
+        while len(at) and i + n < len(ids):  # word by word, since two hashes may be equal by chance
             at = at[songs.ids[at + n] == ids[i + n]]
             n += len(at) > 0
             if len(at) and n > longest[i] and n >= ANCHOR:
@@ -114,23 +139,28 @@ def matches(songs, ids):
 
 
 def novelty(songs, text):
-    """What can be counted of a text's copies, as a dict.
+    """Measure what a text copies; return a dict.
 
-    longest: words of the longest run that a song has, too; copied_n: the share of the text's n-grams that some song has;
-    nearest: cosine of the nearest song by tf-idf, nearest_song: which one.
+    longest: words of the longest run that a song has, too
+    copied_n: the share of the text's n-grams that some song has
+    nearest, nearest_song: cosine and number of the nearest song by tf-idf
     """
     ids = songs.numbers(plain_words(text))
     longest, _ = matches(songs, ids)
-    top = int(longest.max(initial=0))
-    for n in range(ANCHOR - 1, 0, -1):  # only of a text without a copy
-        top = top or n * shares_one(songs, ids, n)
+    longest_run = int(longest.max(initial=0))
+    for n in range(ANCHOR - 1, 0, -1):  # of a text without a copy
+        if longest_run == 0 and has_shared_run(songs, ids, n):
+            longest_run = n
+    shares = {}
+    for n in SIZES:
+        is_copied = longest[: max(0, len(ids) - n + 1)] >= n  # per n-gram
+        shares[f'copied_{n}'] = float(np.mean(is_copied)) if len(is_copied) else 0.0
     cosine, song = songs.nearest(ids)
-    shares = {f'copied_{n}': float(np.mean(longest[: len(ids) - n + 1] >= n)) if len(ids) >= n else 0.0 for n in SIZES}
-    return dict(longest=top, **shares, nearest=cosine, nearest_song=song)
+    return dict(longest=longest_run, **shares, nearest=cosine, nearest_song=song)
 
 
-def shares_one(songs, ids, n):
-    """Whether a song has one of the text's runs of n words."""
+def has_shared_run(songs, ids, n):
+    """Return whether a song has one of the text's runs of n words."""
     known = [i for i in range(len(ids) - n + 1) if (ids[i : i + n] > 0).all()]
     if n == 1 or not known:
         return bool(known)
@@ -140,17 +170,20 @@ def shares_one(songs, ids, n):
 
 
 class Copy(NamedTuple):
-    words: int
+    words: int  # their number
     line: str  # of the text, where the copy begins
     song: int
     source: str  # the song's line where it begins
 
 
 def copies(songs, text, least=8):
-    """The runs of `least` words or more that songs have, too, the longest first; of two that overlap, the longer one."""
+    """Return the runs of `least` words or more that songs have, too, as Copies, the longest first.
+
+    Of two that overlap, the longer one is taken.
+    """
     words = plain_words(text)
     longest, where = matches(songs, songs.numbers(words))
-    found, taken = [], np.zeros(len(words), bool)
+    copied, taken = [], np.zeros(len(words), bool)
     for i in np.argsort(-longest, kind='stable'):
         n = int(longest[i])
         if n < max(least, ANCHOR):
@@ -159,28 +192,32 @@ def copies(songs, text, least=8):
             taken[i : i + n] = True
             song = int(np.searchsorted(songs.starts, where[i], 'right')) - 1
             source = line_of(songs.texts[song], int(where[i]) - songs.starts[song])
-            found.append(Copy(n, line_of(text, i), song, source))
-    return found
+            copied.append(Copy(n, line_of(text, i), song, source))
+    return copied
 
 
 def copied_lines(songs, text, least=8):
-    """{number of a line: Copy} of the lines that are copied whole, if they have ANCHOR words, or of which a song has `least`
-    words in a row, the longest such run."""
+    """Return {number of a line: Copy} of lines that are copied.
+
+    A copied line is one of ANCHOR words or more that a song has whole, or of which a song has `least` words
+    in a row.
+    """
     longest, where = matches(songs, songs.numbers(plain_words(text)))
-    found, first = {}, 0
+    copied, first = {}, 0
     for number, line in enumerate(text.split('\n')):
         n = len(plain_words(line))
         runs = np.minimum(longest[first : first + n], np.arange(n, 0, -1))  # to the line's end at most
         if n >= ANCHOR and (best := int(runs.max())) >= min(n, least):
             at = int(where[first + runs.argmax()])
             song = int(np.searchsorted(songs.starts, at, 'right')) - 1
-            found[number] = Copy(best, line.strip(), song, line_of(songs.texts[song], at - songs.starts[song]))
+            source = line_of(songs.texts[song], at - songs.starts[song])
+            copied[number] = Copy(best, line.strip(), song, source)
         first += n
-    return found
+    return copied
 
 
 def line_of(text, number):
-    """The line in which word `number` stands."""
+    """Return the line in which word `number` is."""
     text = HEADER_LINE.sub(blank, text)
     word = next(match for k, match in enumerate(WORD.finditer(text)) if k == number)
     return text[text.rfind('\n', 0, word.start()) + 1 :].partition('\n')[0].strip()
@@ -188,13 +225,16 @@ def line_of(text, number):
 
 def index_songs(data_dir, tokenizer):
     """Return the Songs of a prepared training split; UserError if there are too many tokens."""
-    if (n := read_meta(data_dir)['splits']['train']['tokens']) > 10**8:
-        raise UserError(f"{data_dir} has {n:,} training tokens, too many to look for copies in: leave --eval_samples out")
+    n_tokens = read_meta(data_dir)['splits']['train']['tokens']
+    if n_tokens > MAX_TOKENS:
+        raise UserError(f"{data_dir} has {n_tokens:,} training tokens, too many to look for copies in: "
+                        "leave --eval_samples out")
     return Songs(tokenizer.decode(ids) for ids in read_split(data_dir, 'train'))
 
 
 def song_names(data_dir, songs):
-    """What each training song of index_songs() is called, by the data.json beside the split, or else by its number."""
+    """Return the name of each training song of index_songs(), by the data.json beside the split or by its
+    number."""
     names, path = {}, Path(data_dir) / 'data.json'
     for entry in read_documents(path) if path.exists() else ():
         if 'song_name' in entry and 'artist_name' in entry:

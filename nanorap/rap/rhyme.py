@@ -4,9 +4,10 @@
     rhyme_scheme(lines)                     # ['a', 'b', 'a', 'b']
     measures(text)                          # rhyme density and what else can be counted
 
-A line is known by its end. Each way of saying it has parts that may rhyme: the vowels from a stressed one onwards, each with
-the consonants after it. How far two parts are from each other is a sum of costs in hundredths, from 0 (the same sounds) to
-100 (nothing in common) for each vowel and consonant. The costs are round numbers with a reason beside each, set by hand.
+A line is represented by its end. Each pronunciation of the end has parts that may rhyme: the vowels from a
+stressed one onwards, each with the consonants after it. The distance of two parts is a sum of costs in
+hundredths, from 0 (the same sound) to 100 (nothing in common) per vowel and consonant. The costs are round
+numbers, chosen by hand, each with its reason beside it.
 """
 
 import random
@@ -21,286 +22,409 @@ from nanorap.rap.sections import HEADER_LINE
 
 # ---- words and the ends of lines
 
-# a header such as [Hook] is no word, and neither is a line's number in the margin, far from the text
+# a header such as [Hook] is no word, and neither is a line number in the margin, far from the text
 NOT_WORDS = re.compile(rf'{HEADER_LINE.pattern}|(?:[ \t]{{2,}}|\t)\d+[ \t\r]*$', re.M)
 WORD = re.compile(r"['’]?[^\W_]+(?:['’-]+[^\W_]+)*['’]?")
 AD_LIB = re.compile(r"\(\W*[\w'’]+(?:\W+[\w'’]+)?\W*\)\W*$")
 # words that verse leaves unstressed, so that a rhyme may begin before them: poet / know it
-WEAK = frozenset("a am an and are as at be but by can do for from had has have he her him his i in is it its me my of off on "
-                 "or our she so than that the thee them then they this to up us was we were will with ya you your".split())
-SHORT = dict(zip('aeiou', 'AE EH IH AA AH'.split(), strict=True))
+WEAK = frozenset("a am an and are as at be but by can do for from had has have he her him his i in is it its "
+                 "me my of off on or our she so than that the thee them then they this to up us was we were "
+                 "will with ya you your".split())
+SHORT_VOWELS = dict(a='AE', e='EH', i='IH', o='AA', u='AH')  # how a letter sounds when it is short
 
 
 def split_words(text):
-    """The words that have a vowel, in lower case, with their apostrophes and hyphens; no headers and no line numbers."""
+    """Return the words that have a vowel, in lower case, with apostrophes and hyphens; no headers, no line
+    numbers."""
     words = (word.lower().replace('’', "'") for word in WORD.findall(NOT_WORDS.sub('', text)))
     return [word for word in words if vowels(word)]
 
 
 def without_ad_lib(line):
-    """'Bass in the wall (boom)' -> 'Bass in the wall ': what is called in between doesn't rhyme, unless it is all there is."""
+    """Return a line without its ad-lib: 'Bass in the wall (boom)' -> 'Bass in the wall '.
+
+    An ad-lib doesn't rhyme, unless the line has nothing else.
+    """
     shorter = AD_LIB.sub('', line)
     return shorter if split_words(shorter) else line
 
 
 def line_end(line):
-    """(the last word, the word before it if that can matter): 'I know it!' -> ('it', 'know')."""
+    """Return (the last word, the word before it if the last is weak): 'I know it!' -> ('it', 'know')."""
     words = [word.strip("'") for word in split_words(without_ad_lib(line))[-2:]] or ['']
     return words[-1], words[0] if len(words) > 1 and words[-1] in WEAK else ''
 
 
 class Part(NamedTuple):
-    """What may rhyme: ((vowel, consonants after it), ...) from a stressed vowel on, its letters, and what its stress costs."""
-    sounds: tuple
-    letters: str
-    cost: int
+    """A part of a line's end that may rhyme, from a stressed vowel on."""
+
+    sounds: tuple  # ((vowel, consonants after it), ...)
+    letters: str  # how it is spelled; '' for two words
+    cost: int  # of its stress: 0 for the main one
 
 
-def spelled(word, syllables, n):
-    """The letters of the last n of so many syllables: ('reprove', 2, 1) -> 'ove'. A y is written i: tyre / fire."""
+def spelled(word, n_syllables, n):
+    """Return the letters of the last n of a word's syllables: ('reprove', 2, 1) -> 'ove'. y becomes i: tyre /
+    fire."""
     word = re.sub('[^a-z]', '', word)
     groups = [match.start() for match in re.finditer('(?<!q)[aeiou][aeiouw]*y?|(?<=.)y[aeiouw]*', word)]
-    if len(groups) > syllables and re.search('[^aeiou]e[sd]?$', word):
+    if len(groups) > n_syllables and re.search('[^aeiou]e[sd]?$', word):
         groups.pop()  # a silent e
-    return re.sub('(?<=[iw])e$', '', word[groups[-n]:].replace('y', 'i')) if n <= len(groups) else ''
+    if n > len(groups):
+        return ''
+    return re.sub('(?<=[iw])e$', '', word[groups[-n]:].replace('y', 'i'))
 
 
 @lru_cache(maxsize=1 << 16)
 def rhyme_parts(end):
-    """All that may rhyme in a line's end, over its pronunciations."""
-    (word, before), found = end, []
+    """Return the Parts of a line's end that may rhyme, of all its pronunciations. end: what line_end()
+    returns."""
+    word, before = end
+    pronunciations = phonemes(word)
     # talking / walkin' are said alike
-    for sounds in phonemes(word) + tuple(s[:-1] + ('N',) for s in phonemes(word) if s[-2:] == ('IH0', 'NG')):
+    dropped_g = tuple(sounds[:-1] + ('N',) for sounds in pronunciations if sounds[-2:] == ('IH0', 'NG'))
+    parts = []
+    for sounds in pronunciations + dropped_g:
         syllables = with_vowels(sounds)
-        if not (n := len(syllables)):
-            continue
-        (vowel, _, after), letters = syllables[-1], spelled(word, n, 1)
-        stresses = ''.join(stress for _, stress, _ in syllables)
-        main = max(stresses.rfind('1'), 0) if '1' in stresses else max(stresses.rfind('2'), 0)
-        starts = {main: 0, **{i: 10 for i in range(max(0, n - 3), n) if stresses[i] == '2'}}
-        if n - 1 not in starts:
-            # verse keeps its beat: a last syllable two after the stress has a beat of its own (eternity / be), a full vowel
-            # may have (shadow / go), and a weak one next to the stress hardly (lady / be)
-            promoted = n - 1 - main > 1
-            starts[n - 1] = 10 if promoted else 60 if vowel in ('AH', 'IH', 'ER', 'IY') else 20
-            if promoted and vowel in ('AH', 'IH') and after and letters[:1] in SHORT:  # by its letter: argument / spent
-                found.append(Part(((SHORT[letters[0]], after),), letters, 10))
-            if promoted and vowel == 'IY' and (not after or letters == 'ies'):  # the older sound of -y: eternity / die
-                found.append(Part((('AY', after),), letters, 20))
-        for i, cost in starts.items():
-            found.append(Part(tuple((vowel, after) for vowel, _, after in syllables[i:]), spelled(word, n, n - i), cost))
-        for first in phonemes(before) if before and n == 1 else ():  # a mosaic of two words
-            both = with_vowels(first + sounds)
-            i = max((i for i, (_, stress, _) in enumerate(both[:-1]) if stress == '1'), default=0)
-            found.append(Part(tuple((vowel, after) for vowel, _, after in both[i:]), '', 10))
-    return tuple(dict.fromkeys(found))
+        if syllables:
+            parts += parts_of_word(word, syllables)
+        if before and len(syllables) == 1:
+            parts += mosaic_parts(before, sounds)
+    return tuple(dict.fromkeys(parts))
+
+
+def parts_of_word(word, syllables):
+    """Return the Parts of one pronunciation of a word, with_vowels(sounds)."""
+    n = len(syllables)
+    last_vowel, _, last_consonants = syllables[-1]
+    letters = spelled(word, n, 1)
+    stresses = ''.join(stress for _, stress, _ in syllables)
+    main = stresses.rfind('1') if '1' in stresses else max(stresses.rfind('2'), 0)
+    starts = {main: 0}  # the syllable where a part starts -> its cost
+    starts |= {i: 10 for i in range(max(0, n - 3), n) if stresses[i] == '2'}
+    parts = []
+    if n - 1 not in starts:
+        # Verse keeps its beat: a last syllable two after the stress has a beat of its own (eternity / be), a
+        # full vowel may have one (shadow / go), and a weak one next to the stress hardly ever (lady / be).
+        is_promoted = n - 1 - main > 1
+        is_weak = last_vowel in ('AH', 'IH', 'ER', 'IY')
+        starts[n - 1] = 10 if is_promoted else 60 if is_weak else 20
+        if is_promoted and last_vowel in ('AH', 'IH') and last_consonants and letters[:1] in SHORT_VOWELS:
+            # by its letter: argument / spent
+            parts.append(Part(((SHORT_VOWELS[letters[0]], last_consonants),), letters, 10))
+        if is_promoted and last_vowel == 'IY' and (not last_consonants or letters == 'ies'):
+            # the older sound of -y: eternity / die
+            parts.append(Part((('AY', last_consonants),), letters, 20))
+    for i, cost in starts.items():
+        sounds = tuple((vowel, consonants) for vowel, _, consonants in syllables[i:])
+        parts.append(Part(sounds, spelled(word, n, n - i), cost))
+    return parts
+
+
+def mosaic_parts(before, sounds):
+    """Return the Parts of two words, the word `before` and one of a single syllable: know it."""
+    parts = []
+    for first in phonemes(before):
+        both = with_vowels(first + sounds)
+        stressed = [i for i, (_, stress, _) in enumerate(both[:-1]) if stress == '1']
+        start = max(stressed, default=0)
+        parts.append(Part(tuple((vowel, consonants) for vowel, _, consonants in both[start:]), '', 10))
+    return parts
 
 
 # ---- how far from a rhyme
 
-def near(cost, pairs):
-    return {(a, b): cost for pair in pairs.split() for x, y in [pair.split('-')] for a, b in ((x, y), (y, x))}
+def costs(cost, pairs):
+    """Return {(a, b): cost, (b, a): cost, ...} of pairs written as 'A-B C-D'."""
+    table = {}
+    for pair in pairs.split():
+        a, b = pair.split('-')
+        table[a, b] = table[b, a] = cost
+    return table
 
 
 VOWEL_COSTS = {
-    **near(0, 'AA-AO'),                                  # cot / caught, the same for many speakers
-    **near(30, 'IH-EH EH-AE IH-IY EH-EY UH-UW AH-UH'),   # neighbours: pin / pen, live / leave, again / plain, good / food
-    **near(30, 'AA-AE AA-AH AO-AH AO-OW AY-OY'),         # wander / hand, gone / sun, shone / stone, join / line
+    **costs(0, 'AA-AO'),  # cot / caught, the same for many speakers
+    # neighbours: pin / pen, live / leave, again / plain, good / food
+    **costs(30, 'IH-EH EH-AE IH-IY EH-EY UH-UW AH-UH'),
+    **costs(30, 'AA-AE AA-AH AO-AH AO-OW AY-OY'),  # wander / hand, gone / sun, shone / stone, join / line
     # parted by the great vowel shift and after it: great / seat, dome / doom
-    **near(40, 'EH-IY EY-IY EY-AE AY-IY AY-IH OW-UW OW-AW OW-AA OW-AH OW-UH UW-AH UW-AO UH-AO'),
-    **near(40, 'ER-AA ER-AO ER-EH ER-IH ER-AH ER-UH')}   # before R: word / lord, heart / convert
-CONSONANT_COSTS = near(30, 'P-B T-D K-G F-V SH-ZH CH-JH S-Z TH-DH M-N M-NG N-NG')  # with the voice or without; nasals
+    **costs(40, 'EH-IY EY-IY EY-AE AY-IY AY-IH OW-UW OW-AW OW-AA OW-AH OW-UH UW-AH UW-AO UH-AO'),
+    **costs(40, 'ER-AA ER-AO ER-EH ER-IH ER-AH ER-UH'),  # before R: word / lord, heart / convert
+}
+DIFFERENT = 100  # two sounds that have nothing in common
+# voiced or not, and nasals
+CONSONANT_COSTS = costs(30, 'P-B T-D K-G F-V SH-ZH CH-JH S-Z TH-DH M-N M-NG N-NG')
 LONE = 50  # a consonant that the other part lacks
+OPEN_SYLLABLES = 20  # different vowels with no consonant after either: there is nothing else to hear
+EYE_RHYME = 30  # at most, of parts spelled alike, many of which once sounded alike: love / prove, wind / kind
+UNCOMPARABLE = 900  # parts of different numbers of syllables
 REDUCED = frozenset(('AH', 'IH', 'EH', 'IY'))  # alike where they have no stress
 
 
 @lru_cache(maxsize=1 << 16)
 def consonant_cost(a, b):
-    """The cheapest way from one run of consonants to the other, an edit distance."""
-    if a == b or not a or not b:
-        return LONE * (len(a) + len(b)) * (a != b)
-    return min(LONE + consonant_cost(a[1:], b), LONE + consonant_cost(a, b[1:]),
-               (CONSONANT_COSTS.get((a[0], b[0]), 100) if a[0] != b[0] else 0) + consonant_cost(a[1:], b[1:]))
+    """Return the edit distance between two runs of consonants."""
+    if a == b:
+        return 0
+    if not a or not b:
+        return LONE * (len(a) + len(b))
+    replacing = CONSONANT_COSTS.get((a[0], b[0]), DIFFERENT) if a[0] != b[0] else 0
+    return min(LONE + consonant_cost(a[1:], b),
+               LONE + consonant_cost(a, b[1:]),
+               replacing + consonant_cost(a[1:], b[1:]))
 
 
 def part_cost(a, b):
+    """Return the distance of two Parts: the first vowel counts whole, the others half, and unstressed ones
+    are alike."""
     if len(a.sounds) != len(b.sounds):
-        return 900
+        return UNCOMPARABLE
     cost = 0
     for i, ((vowel, after), (other, other_after)) in enumerate(zip(a.sounds, b.sounds, strict=True)):
-        cost += consonant_cost(after[:8], other_after[:8])  # more than a syllable ends on
-        if vowel != other and i == 0:
-            cost += VOWEL_COSTS.get((vowel, other), 100) + 20 * (not after and not other_after)  # nothing else to hear
-        elif vowel != other and not {vowel, other} <= REDUCED:
-            cost += VOWEL_COSTS.get((vowel, other), 100) // 2
+        cost += consonant_cost(after[:8], other_after[:8])  # no syllable ends on more than eight
+        if vowel == other:
+            continue
+        vowel_cost = VOWEL_COSTS.get((vowel, other), DIFFERENT)
+        if i == 0:
+            cost += vowel_cost
+            if not after and not other_after:
+                cost += OPEN_SYLLABLES
+        elif not {vowel, other} <= REDUCED:
+            cost += vowel_cost // 2
     if a.letters and a.letters == b.letters:
-        cost = min(cost, 30)  # rhymes for the eye, many of them once for the ear: love / prove, wind / kind
+        cost = min(cost, EYE_RHYME)
     return cost + max(a.cost, b.cost)
 
 
 @lru_cache(maxsize=1 << 18)
 def end_cost(a, b):
-    """How far two line ends are from a rhyme, over all ways to say them (the same word is at 0)."""
-    return min((part_cost(x, y) for x in rhyme_parts(a) for y in rhyme_parts(b)), default=900)
+    """Return the distance of two line ends, the least over all their pronunciations (0 for the same word)."""
+    return min((part_cost(x, y) for x in rhyme_parts(a) for y in rhyme_parts(b)), default=UNCOMPARABLE)
 
 
-PERFECT, SLANT, LOOSE = 10, 35, 75  # the costs up to which two ends rhyme; LOOSE only where a line lacks its partner
+# the costs up to which two ends rhyme; LOOSE only where a line has no other partner
+PERFECT, SLANT, LOOSE = 10, 35, 75
 
 
 class Rhyme(NamedTuple):
-    """kind: 'perfect' (of one syllable), 'multisyllabic', 'slant' (kindred sounds) or 'none'; syllables: how many have the
-    same vowels, read backwards to a stressed one; homophone: whether the two last words sound the same (sea / see)."""
-    kind: str
-    syllables: int
-    homophone: bool
+    """How two lines rhyme; false for kind 'none'."""
+
+    kind: str  # 'perfect' (of one syllable), 'multisyllabic', 'slant' (similar sounds) or 'none'
+    syllables: int  # how many have the same vowels, from the end back to a stressed one
+    homophone: bool  # whether the two last words sound the same (sea / see)
 
     def __bool__(self):
         return self.kind != 'none'
 
 
 def common_syllables(a, b):
-    """How many vowels two lines share, from the end back to a stressed one; a word that both have is no part of it."""
-    a, b = ([(vowel, stress, word) for word in reversed(split_words(without_ad_lib(line))[-4:])
-             for vowel, stress, _ in reversed(vowels(word))] for line in (a, b))
+    """Return how many vowels two lines share, from the end back to a stressed one.
+
+    A word that both lines have in the same place doesn't count, unless it is the last.
+    """
+    def vowels_backwards(line):
+        words = reversed(split_words(without_ad_lib(line))[-4:])
+        return [(vowel, stress, word) for word in words for vowel, stress, _ in reversed(vowels(word))]
+
+    a, b = vowels_backwards(a), vowels_backwards(b)
     count = 1
-    for i, ((vowel, stress, word), (other, other_stress, other_word)) in enumerate(zip(a, b, strict=False), 1):
-        alike = '0' in stress + other_stress and {vowel, other} <= REDUCED or VOWEL_COSTS.get((vowel, other)) == 0
-        if i > 1 and vowel != other and not alike or word == other_word and not a[0][2] == b[0][2] == word:
+    for i, ((vowel, stress, word), (other, other_stress, other_word)) in enumerate(zip(a, b, strict=False),
+                                                                                   1):
+        is_unstressed = '0' in stress + other_stress
+        is_alike = (vowel == other or is_unstressed and {vowel, other} <= REDUCED
+                    or VOWEL_COSTS.get((vowel, other)) == 0)
+        is_same_last_word = a[0][2] == b[0][2] == word
+        if i > 1 and not is_alike or word == other_word and not is_same_last_word:
             break
-        count = i if '0' not in stress + other_stress else count
+        if not is_unstressed:
+            count = i
     return count
 
 
 def rhymes(a, b):
-    """How two words or two lines rhyme by their ends; the same word is no rhyme, but what stands before it may be.
+    """Return the Rhyme of two words, or of two lines by their ends.
 
-    rhymes('cat', 'hat') -> Rhyme('perfect', 1, False); rhymes('elevated', 'dedicated') -> Rhyme('multisyllabic', 4, False)
-    rhymes('time', 'line') -> Rhyme('slant', 1, False); rhymes('see me', 'be me') -> Rhyme('multisyllabic', 2, False)
+    A word doesn't rhyme with itself, but the words before it may.
+
+    rhymes('cat', 'hat')              # Rhyme('perfect', 1, False)
+    rhymes('elevated', 'dedicated')   # Rhyme('multisyllabic', 4, False)
+    rhymes('time', 'line')            # Rhyme('slant', 1, False)
+    rhymes('see me', 'be me')         # Rhyme('multisyllabic', 2, False)
     """
-    (word, before), (other, other_before) = ends = line_end(a), line_end(b)
+    ends = (word, before), (other, other_before) = line_end(a), line_end(b)
     cost = end_cost(*ends)
-    if word == other:  # only a mosaic rhyme counts: it begins in the words before
-        mosaics = [[part for part in rhyme_parts(end) if not part.letters and len(part.sounds) > 1] for end in ends]
-        cost = min((part_cost(x, y) for x in mosaics[0] for y in mosaics[1] if before != other_before), default=900)
+    if word == other:  # only a mosaic rhyme counts, which begins in different words before
+        mosaics = [[part for part in rhyme_parts(end) if not part.letters and len(part.sounds) > 1]
+                   for end in ends]
+        pairs = [(x, y) for x in mosaics[0] for y in mosaics[1] if before != other_before]
+        cost = min((part_cost(x, y) for x, y in pairs), default=UNCOMPARABLE)
     if cost > SLANT:
         return Rhyme('none', 0, False)
-    count = common_syllables(a, b)
-    homophone = word != other and not set(phonemes(word)).isdisjoint(phonemes(other))
-    return Rhyme('slant' if cost > PERFECT else 'multisyllabic' if count > 1 else 'perfect', count, homophone)
+    n_syllables = common_syllables(a, b)
+    kind = 'slant' if cost > PERFECT else 'multisyllabic' if n_syllables > 1 else 'perfect'
+    is_homophone = word != other and not set(phonemes(word)).isdisjoint(phonemes(other))
+    return Rhyme(kind, n_syllables, is_homophone)
 
 
 # ---- schemes
 
-def label(n):
-    """0, 1, ... -> 'a', ..., 'z', 'aa', 'ab', ..."""
-    return (label(n // 26 - 1) if n >= 26 else '') + chr(ord('a') + n % 26)
+# in rhyme_scheme(), how many lines apart two single lines, and a line and a rhyme of several, may be
+SINGLE_DISTANCE, GROUP_DISTANCE = 6, 4
+COST_PER_LINE = 10  # of distance between two lines
+
+
+def rhyme_label(n):
+    """Return the n-th label of a rhyme: 'a', ..., 'z', 'aa', 'ab', ..."""
+    return (rhyme_label(n // 26 - 1) if n >= 26 else '') + chr(ord('a') + n % 26)
 
 
 def rhyme_scheme(lines):
-    """The rhyme scheme of a stanza or a song, one label a line: ['a', 'b', 'a', 'b'].
+    """Return the rhyme scheme of a stanza or a song, one label per line: ['a', 'b', 'a', 'b'].
 
-    Lines that rhyme share a label, and so do lines near each other that end on the same word; a line that rhymes with none
-    has a label of its own. The nearest ends come first, and ten hundredths a line of distance: single lines are joined with
-    each other up to six lines away, and with a rhyme that is found up to four. Two rhymes that are both found stay two, for
-    sounds come back by chance. Where other lines rhyme, two that are left over may do so loosely.
+    Lines that rhyme share a label, and so do lines close to each other that end on the same word; a line that
+    rhymes with none has a label of its own. The pairs with the least cost come first, where each line of
+    distance costs, too. Single lines are joined with each other over up to SINGLE_DISTANCE lines, and with a
+    rhyme of several lines over up to GROUP_DISTANCE. Two rhymes of several lines are never joined, for sounds
+    come back by chance. Where other lines rhyme, two that are left over may do so loosely.
     """
     ends = [line_end(line) for line in lines]
-    groups = [[i] for i in range(len(ends))]
-    pairs = [(end_cost(ends[i], ends[j]), i, j) for j in range(len(ends)) for i in range(max(0, j - 6), j) if ends[i][0]]
-    for cost, i, j in sorted((pair for pair in pairs if pair[0] <= LOOSE), key=lambda pair: pair[0] + 10 * (pair[2] - pair[1])):
+    groups = [[i] for i in range(len(ends))]  # of each line, the lines that rhyme with it
+
+    def distance(pair):
+        cost, i, j = pair
+        return cost + COST_PER_LINE * (j - i)
+
+    pairs = [(end_cost(ends[i], ends[j]), i, j)
+             for j in range(len(ends)) for i in range(max(0, j - SINGLE_DISTANCE), j) if ends[i][0]]
+    for cost, i, j in sorted((pair for pair in pairs if pair[0] <= LOOSE), key=distance):
         small, large = sorted((len(groups[i]), len(groups[j])))
-        sure = cost <= SLANT and small == 1 and (large == 1 or j - i <= 4)
-        if sure or large == 1 and j - i <= 4 and any(len(group) > 1 for group in groups):
+        is_close = j - i <= GROUP_DISTANCE
+        is_rhyme = cost <= SLANT and small == 1 and (large == 1 or is_close)
+        is_loose_rhyme = large == 1 and is_close and any(len(group) > 1 for group in groups)
+        if is_rhyme or is_loose_rhyme:
             groups[i] += groups[j]
             for line in groups[j]:
                 groups[line] = groups[i]
-    labels = {}
-    return [labels.setdefault(group[0], label(len(labels))) for group in groups]
+    labels = {}  # the first line of a group -> its label
+    return [labels.setdefault(group[0], rhyme_label(len(labels))) for group in groups]
 
 
-def spans(text):
-    """[(start, end, label), ...]: the last words of the lines that rhyme with another line, for colouring them."""
+def rhyming_words(text):
+    """Return (start, end, label) of the last word of each line that rhymes with another line, for colouring
+    it."""
     lines = text.split('\n')
-    labels, start, found = rhyme_scheme(lines), 0, []
+    labels = rhyme_scheme(lines)
+    start, positions = 0, []
     for line, name in zip(lines, labels, strict=True):
         if labels.count(name) > 1:
-            words = WORD.finditer(NOT_WORDS.sub('', without_ad_lib(line)))
-            word = [word for word in words if vowels(word.group().lower())][-1]
-            found.append((start + word.start(), start + word.end(), name))
+            matches = WORD.finditer(NOT_WORDS.sub('', without_ad_lib(line)))
+            last = [match for match in matches if vowels(match.group().lower())][-1]
+            positions.append((start + last.start(), start + last.end(), name))
         start += len(line) + 1
-    return found
+    return positions
 
 
 # ---- measures
 
+EARLIER_WORDS = 15  # that density() looks back at
+EARLIER_LINES = 4  # that an end rhyme looks back at
+# The vowels of ARPAbet as eSpeak writes them, whose letters DopeLearning counts: a diphthong has two, and
+# long or lax makes no difference.
+LETTERS = dict(AA='o', AO='o', AE='a', AW='aU', AY='ai', EH='e', ER='3', EY='ei', IH='i', IY='i', OW='oU',
+               OY='oi', UH='U', UW='u')
+
+
 def syllables(line):
-    """syllables('I know it') -> 3"""
+    """Return the number of syllables of a line: syllables('I know it') is 3."""
     return sum(len(vowels(word)) for word in split_words(line))
-
-
-# The vowels of ARPAbet as eSpeak writes them, whose letters DopeLearning counts: a diphthong is two, and long or lax is one
-LETTERS = dict(AA='o', AO='o', AE='a', AW='aU', AY='ai', EH='e', ER='3', EY='ei', IH='i', IY='i', OW='oU', OY='oi', UH='U',
-               UW='u')
 
 
 @lru_cache(maxsize=1 << 16)
 def vowel_letters(word):
-    """price -> 'ai', people -> 'iL', away -> 'aei'. A schwa is none (the -> ''), but for a- and -le."""
-    found = ''
+    """Return a word's vowels in eSpeak's letters: price -> 'ai', people -> 'iL', away -> 'aei'.
+
+    A schwa counts only in a- and -le (the -> '').
+    """
+    letters = ''
     for i, (vowel, stress, after) in enumerate(vowels(word)):
-        if vowel == 'AH':
-            found += 'V' if stress != '0' else 'a' if i == 0 and word[0] == 'a' else 'L' if after[:1] == ('L',) else ''
+        if vowel == 'AH' and stress != '0':
+            letters += 'V'
+        elif vowel == 'AH' and i == 0 and word[0] == 'a':
+            letters += 'a'
+        elif vowel == 'AH':
+            letters += 'L' if after[:1] == ('L',) else ''
+        elif vowel == 'AA' and after[:1] == ('R',):
+            letters += 'A'
         else:
-            found += 'A' if vowel == 'AA' and after[:1] == ('R',) else LETTERS[vowel]
-    return found
+            letters += LETTERS[vowel]
+    return letters
 
 
 def density(words):
-    """Rhyme density of a text or a list of its words: for each word the longest run of the same vowels, read backwards from
-    its last one, that it shares with any of the 15 words before it (a run of one counts 0), averaged over the words.
+    """Return the rhyme density of a text, or of a list of its words.
 
-    From Malmi et al., DopeLearning, https://arxiv.org/abs/1505.04771. As in their https://github.com/ekQ/raplysaattori a word
-    never rhymes with itself, the two runs don't overlap, words without a vowel are left out, and a vowel is a letter of
-    eSpeak's. So price has two, which trap kit has too, and any English shuffled scores about 1: what a text has beyond its
-    own words shuffled says more (`measures`).
+    For each word, the longest run of the same vowels, read backwards from its last one, that it shares with
+    any of the 15 words before it (a run of one counts 0), averaged over the words. From Malmi et al.,
+    DopeLearning, https://arxiv.org/abs/1505.04771. As in their https://github.com/ekQ/raplysaattori a word
+    never rhymes with itself, the two runs don't overlap, words without a vowel are left out, and a vowel is a
+    letter of eSpeak's. So price has two, which trap kit has too, and any English text, shuffled, has a
+    density of about 1: what a text has beyond its own shuffled words says more (measures()).
     """
     words = split_words(words) if isinstance(words, str) else words
     words = [(word, letters) for word in words if (letters := vowel_letters(word))]
     sounds = [(vowel, word) for word, letters in words for vowel in letters]
-    ends, total = [], 0
+    ends, total = [], 0  # the position in `sounds` of each word's last vowel
     for _, letters in words:
-        end, longest = (ends[-1] if ends else -1) + len(letters), 0
-        for earlier in ends[-15:]:
-            run = 0
-            while run <= earlier < end - run and sounds[earlier - run][0] == sounds[end - run][0] and (
-                    sounds[earlier - run][1] != sounds[end - run][1]):
-                run += 1
-            longest = max(longest, run)
+        end = (ends[-1] if ends else -1) + len(letters)
+        longest = max((shared_run(sounds, earlier, end) for earlier in ends[-EARLIER_WORDS:]), default=0)
         ends.append(end)
         total += longest if longest > 1 else 0
     return total / max(1, len(words))
 
 
-def measures(text, shuffles=20, seed=0):
-    """What can be counted of a text's rhyme, as a dict. Section headers are no lines.
+def shared_run(sounds, earlier, end):
+    """Return how many vowels two runs share, read backwards from the positions `earlier` and `end`."""
+    n = 0
+    while n <= earlier < end - n:
+        (vowel, word), (other, other_word) = sounds[earlier - n], sounds[end - n]
+        if vowel != other or word == other_word:
+            break
+        n += 1
+    return n
 
-    density_shuffled: the mean over seeded shuffles of the words, for any text has some density by chance; density_excess: what
-    is beyond it. end_rhyme_share: the lines that rhyme with one of the four before them; multisyllabic_share: those that do on
-    two syllables or more. longest_run: lines in a row that share a label of `rhyme_scheme`.
+
+def measures(text, shuffles=20, seed=0):
+    """Return the measures of a text's rhyme, a dict. Section headers are no lines.
+
+    lines, words: their numbers density, density_shuffled: see density(); the latter is the mean over seeded
+    shuffles of the text's words, since any
+        text has some density by chance
+    density_excess: the difference of the two
+    end_rhyme_share: of lines that rhyme with one of the EARLIER_LINES lines before them
+    multisyllabic_share: of lines that do so on two syllables or more
+    longest_run: most lines in a row that share a label of rhyme_scheme()
+    syllables_mean, syllables_spread: per line; mean and standard deviation
     """
-    lines = [line for line in text.split('\n') if split_words(line)]
-    found = [[pair for earlier in lines[max(0, i - 4):i] if (pair := rhymes(earlier, line))] for i, line in enumerate(lines)]
-    counts, words, shuffler = [syllables(line) for line in lines], split_words(text), random.Random(seed)
+    lines, words = [line for line in text.split('\n') if split_words(line)], split_words(text)
+    n_lines = max(1, len(lines))
+    found = []  # per line, its rhymes with the lines before
+    for i, line in enumerate(lines):
+        candidates = [rhymes(earlier, line) for earlier in lines[max(0, i - EARLIER_LINES):i]]
+        found.append([rhyme for rhyme in candidates if rhyme])
+    n_multisyllabic = sum(any(rhyme.syllables > 1 for rhyme in line_rhymes) for line_rhymes in found)
+    shuffler = random.Random(seed)
     shuffled = statistics.fmean(density(shuffler.sample(words, len(words))) for _ in range(shuffles))
+    lengths = [syllables(line) for line in lines] or [0]
     return {
         'lines': len(lines),
         'words': len(words),
         'density': density(words),
         'density_shuffled': shuffled,
         'density_excess': density(words) - shuffled,
-        'end_rhyme_share': sum(map(bool, found)) / max(1, len(lines)),
-        'multisyllabic_share': sum(any(pair.syllables > 1 for pair in pairs) for pairs in found) / max(1, len(lines)),
+        'end_rhyme_share': sum(map(bool, found)) / n_lines,
+        'multisyllabic_share': n_multisyllabic / n_lines,
         'longest_run': max((len(list(run)) for _, run in groupby(rhyme_scheme(lines))), default=0),
-        'syllables_mean': statistics.fmean(counts or [0]),
-        'syllables_spread': statistics.pstdev(counts or [0]),
+        'syllables_mean': statistics.fmean(lengths),
+        'syllables_spread': statistics.pstdev(lengths),
     }

@@ -1,5 +1,5 @@
 """
-Rhyme schemes as a plan for lines to come, and the words of a vocabulary that rhyme. No torch.
+Rhyme schemes as a plan for the lines to be written, and the words of a vocabulary that rhyme. No torch.
 
     Section('AABB', text).partners()    # the lines with which the next one should rhyme
     Endings(tokenizer, vocab_size).rhyming('along the river every day,')
@@ -11,56 +11,70 @@ import statistics
 
 from nanorap.common import UserError
 from nanorap.rap.phonemes import lexicon, phonemes, with_vowels
-from nanorap.rap.rhyme import WEAK, line_end, rhyme_parts, rhymes, syllables
+from nanorap.rap.rhyme import PERFECT, WEAK, line_end, rhyme_parts, rhymes, syllables
 from nanorap.rap.sections import OPEN_HEADER_LINE
 
 
 def rhyming_sounds(sounds):
-    """From the main stress on, as in rhyme.Part: ('P', 'OW1', 'AH0', 'T') -> (('OW', ()), ('AH', ('T',)))."""
-    found = with_vowels(sounds)
-    stressed = [i for i, (_, stress, _) in enumerate(found) if stress == '1'] or [0]
-    return tuple((vowel, after) for vowel, _, after in found[stressed[-1]:])
+    """Return the sounds from the main stress on: ('P', 'OW1', 'AH0', 'T') -> (('OW', ()), ('AH', ('T',)))."""
+    syllables = with_vowels(sounds)
+    stressed = [i for i, (_, stress, _) in enumerate(syllables) if stress == '1'] or [0]
+    return tuple((vowel, after) for vowel, _, after in syllables[stressed[-1]:])
 
 
 class Endings:
-    """What a vocabulary has to end lines with: words by their rhyme class, punctuation marks, line breaks."""
+    """What a vocabulary has to end lines with: words by their rhyming sounds, punctuation marks, line breaks.
+
+    texts: of each token. newline: the id of a line break. marks: ids of punctuation marks. breaks: ids that
+    end a line or begin a header. classes: {rhyming_sounds(): ids of words}.
+    """
 
     def __init__(self, tokenizer, vocab_size):
         self.tokenizer = tokenizer
         before = tokenizer.encode('\n')  # some tokenizers drop a text's first blank
-        skip = len(tokenizer.decode(before))
-        self.texts = [tokenizer.decode([*before, i])[skip:] for i in range(vocab_size)]
+        n_before = len(tokenizer.decode(before))
+        self.texts = [tokenizer.decode([*before, i])[n_before:] for i in range(vocab_size)]
         self.newline = before[-1]
         self.marks = [i for i, text in enumerate(self.texts) if text in (',', '.', '!', '?', '...', ';', '—')]
-        self.breaks = [i for i, text in enumerate(self.texts) if '\n' in text or text.lstrip()[:1] == '['] + [tokenizer.eot]
-        self.classes = {}  # the sounds from the stressed vowel on -> tokens
-        known = lexicon()
+        self.breaks = [i for i, text in enumerate(self.texts) if '\n' in text or text.lstrip()[:1] == '[']
+        self.breaks.append(tokenizer.eot)
+        self.classes = {}
         for i, text in enumerate(self.texts):
             word = text[1:]
-            if text[:1] == ' ' and len(word) > 1 and word.isascii() and word.isalpha() and word.islower() and word in known:
+            is_word = len(word) > 1 and word.isascii() and word.isalpha() and word.islower()
+            if text[:1] == ' ' and is_word and word in lexicon():
                 for sounds in {rhyming_sounds(sounds) for sounds in phonemes(word)}:
                     self.classes.setdefault(sounds, []).append(i)
 
     def rhyming(self, line, used=()):
-        """Tokens that rhyme perfectly with a line's end; none that sounds like it, or is among the words `used`."""
+        """Return the tokens that rhyme perfectly with a line's end; no homophones, and none of the words
+        `used`."""
         word, _ = line_end(line)
-        sounds = set(phonemes(word))
-        found = {i for part in rhyme_parts((word, '')) if part.cost <= 10 for i in self.classes.get(part.sounds, ())}
-        return [i for i in sorted(found) if (text := self.texts[i][1:]) not in used and text != word
-                and text not in WEAK and sounds.isdisjoint(phonemes(text))]
+        parts = [part for part in rhyme_parts((word, '')) if part.cost <= PERFECT]
+        tokens = {i for part in parts for i in self.classes.get(part.sounds, ())}
+        excluded, sounds = {word, *used, *WEAK}, set(phonemes(word))
+        rhyming = []
+        for i in sorted(tokens):
+            other = self.texts[i][1:]
+            if other not in excluded and sounds.isdisjoint(phonemes(other)):
+                rhyming.append(i)
+        return rhyming
 
 
 class Section:
     """Where a text stands in its rhyme scheme: the lines since the last header or blank line."""
 
     def __init__(self, scheme, text):
-        self.scheme, self.lines, self.open = scheme, [], ''
+        self.scheme = scheme
+        self.lines = []
         self.lengths = []  # in syllables, of all lines before, those of earlier sections too
-        for line in text.split('\n')[:-1]:
+        *whole_lines, last = text.split('\n')
+        for line in whole_lines:
             self.add(line)
-        self.open = text.split('\n')[-1]  # a line that the prompt leaves to be gone on with
+        self.open = last  # a line that the prompt leaves unfinished
 
     def add(self, line):
+        """Add a whole line; a header or a blank line begins a new section."""
         if not line.strip() or OPEN_HEADER_LINE.match(line):
             self.lines = []
         else:
@@ -69,30 +83,38 @@ class Section:
         self.open = ''
 
     def partners(self):
-        """The lines of this turn of the scheme with which the next one should rhyme, the nearest first."""
+        """Return the lines of this round of the scheme with which the next one should rhyme, the nearest
+        first."""
         i = len(self.lines) % len(self.scheme)
-        turn = self.lines[len(self.lines) - i:]
-        return [line for line, letter in zip(turn, self.scheme, strict=False) if letter == self.scheme[i] != 'X'][::-1]
+        letter = self.scheme[i]
+        if letter == 'X':
+            return []
+        this_round = self.lines[len(self.lines) - i:]
+        return [line for line, other in zip(this_round, self.scheme, strict=False) if other == letter][::-1]
 
     def length(self):
-        """How many syllables a line has lately, the median of eight; None: there is none."""
+        """Return the median syllables of the last 8 lines, or None."""
         return statistics.median(self.lengths[-8:]) if self.lengths else None
 
     def complete(self, more=0):
-        """Whether a section may end here, or `more` lines on: no line still waits for its rhyme."""
+        """Return whether every line has its rhyme, so that the section may end: here, or after `more`
+        lines."""
         i = (len(self.lines) + more) % len(self.scheme)
         return not set(self.scheme[:i]) & set(self.scheme[i:]) - {'X'}
 
 
 def check_scheme(scheme):
     if not re.fullmatch('[A-Z]{1,16}', scheme):
-        raise UserError(f"--rhyme={scheme}: give a letter a line, as in AABB, ABAB or XAXA, where X is free")
+        raise UserError(f"--rhyme={scheme}: give one letter per line, as in AABB, ABAB or XAXA, "
+                        "where X is free")
 
 
 def rhyme_counts(text, scheme):
-    """(pairs of lines that the scheme asks to rhyme, those that do, those that do perfectly by the pronouncing dictionary).
+    """Return the number of pairs of lines that should rhyme by the scheme, of those that do, and of those
+    that do perfectly by the pronouncing dictionary.
 
-    A line's pair is the nearest line before it with the same letter."""
+    A line is paired with the nearest line before it that has the same letter.
+    """
     section, pairs = Section(scheme, ''), []
     for line in text.split('\n'):
         if line.strip() and not OPEN_HEADER_LINE.match(line):
@@ -102,14 +124,17 @@ def rhyme_counts(text, scheme):
 
 
 def perfect(line, other):
-    """Whether the last words, both in the dictionary, sound alike from the last main stress on, and differ before it."""
+    """Return whether the last words, both in the dictionary, sound alike from the main stress on, and differ
+    before."""
     a, b = (line_end(text)[0] for text in (line, other))
     if a not in lexicon() or b not in lexicon():
         return False
 
     def from_stress(sounds):
+        """Split sounds at the main stress: the rhyme, and the sound before it."""
         i = max((i for i, sound in enumerate(sounds) if sound[-1] == '1'), default=len(sounds))
-        return sounds[i:], sounds[:i][-1:]  # the rhyme, and the sound before it
+        return sounds[i:], sounds[:i][-1:]
 
-    tails = [[from_stress(sounds) for sounds in phonemes(word)] for word in (a, b)]
-    return any(x[0] and x[0] == y[0] and x[1] != y[1] for x in tails[0] for y in tails[1])
+    rhymes_a, rhymes_b = ([from_stress(sounds) for sounds in phonemes(word)] for word in (a, b))
+    return any(rhyme and rhyme == other and onset != other_onset
+               for rhyme, onset in rhymes_a for other, other_onset in rhymes_b)
