@@ -301,15 +301,15 @@ while True:
         val_loss, progress.evaluated = mean_loss(compiled, val_data, eval_iters, batch_size, rt), True
         lap('evaluating')
         train_loss = f"train loss {sum(losses) / len(losses):.4f}, " if losses else ""
-        log.say(f"step {step}: {train_loss}val loss {val_loss:.4f}")
+        log.print(f"step {step}: {train_loss}val loss {val_loss:.4f}")
         measured = {}
         if songs is not None:
             measured = quick_measures(songs, sample(eval_samples, top_k=200))
-            log.say("samples: " + ", ".join(f"{key} {value:.3f}" for key, value in measured.items()))
+            log.print("samples: " + ", ".join(f"{key} {value:.3f}" for key, value in measured.items()))
         if sample_interval and step % sample_interval == 0 and rt.is_main:
-            log.say(sample(1)[0])
+            log.print(sample(1)[0])
         lap('sampling')
-        log.row(step, val_loss=val_loss, **measured)
+        log.write_row(step, val_loss=val_loss, **measured)
         if not math.isfinite(val_loss):
             stop(f"the validation loss is {val_loss} at step {step}")
         if progress.first_val_loss is None:
@@ -346,9 +346,9 @@ while True:
         n_clipped += 0 < grad_clip < grad_norm
     else:  # a NaN or an infinity: these rows are left out
         n_refused += 1
-        log.say(f"step {step + 1} not taken with rows {first_row} to {progress.row - 1}: loss {loss}, "
-                f"gradient norm {grad_norm}")
-        log.row(step + 1, row=first_row, loss=loss, grad_norm=grad_norm)
+        log.print(f"step {step + 1} not taken with rows {first_row} to {progress.row - 1}: loss {loss}, "
+                  f"gradient norm {grad_norm}")
+        log.write_row(step + 1, row=first_row, loss=loss, grad_norm=grad_norm)
         # float16 begins with a few: its scaler tries smaller and smaller scales. Without one the scale is 1
         if n_refused >= 5 and scaler.get_scale() <= 1:
             stop(f"{n_refused} steps in a row had a loss or gradient that is not finite")
@@ -362,10 +362,10 @@ while True:
         if log_maxima:
             x, _ = train_data.read([train_data.row_window(progress.row)])
             more |= maxima(raw_model, raw_model.transformer.h, *rt.to_device(x))
-        log.row(progress.step, row=first_row, tokens=progress.tokens, seconds=time.perf_counter() - t_start,
-                loss=loss, lr=lr, batch=n_rows, grad_norm=grad_norm, clipped=n_clipped,
-                clip_share=n_clipped / log_interval, tokens_per_s=tokens_per_s, mfu=mfu,
-                memory=rt.peak_memory(), **more)
+        log.write_row(progress.step, row=first_row, tokens=progress.tokens,
+                      seconds=time.perf_counter() - t_start, loss=loss, lr=lr, batch=n_rows,
+                      grad_norm=grad_norm, clipped=n_clipped, clip_share=n_clipped / log_interval,
+                      tokens_per_s=tokens_per_s, mfu=mfu, memory=rt.peak_memory(), **more)
         n_clipped, t_log, tokens_log = 0, time.perf_counter(), progress.tokens
 
     # 4) all processes stop at the same step
@@ -375,7 +375,7 @@ while True:
         if progress.step > 0:
             save()
         saved = ", which is saved; go on with --init_from=resume" if progress.step > 0 else ""
-        log.say(f"stopped by signal {signal:.0f} after step {progress.step}{saved}")
+        log.print(f"stopped by signal {signal:.0f} after step {progress.step}{saved}")
         log.close()
         rt.close(128 + int(signal))
 

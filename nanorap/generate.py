@@ -1,8 +1,8 @@
 """
 Sampling from a model over a KV cache: prefill once, decode token by token, all samples in one batch.
 
-generate() is handed a model and a function that makes a cache (nanorap.cache.KVCache); sample_next() and penalise() take
-logits and know nothing of models. nanorap.text turns prompts into text by it.
+generate() is handed a model and a function that makes a cache (nanorap.cache.KVCache); sample_next() and
+penalise() take logits and know nothing of models. nanorap.text turns prompts into text by it.
 """
 
 import math
@@ -21,10 +21,10 @@ def sample_next(
 ) -> torch.Tensor:
     """Sample one token id per row, (B,), from logits (B, V) and uniform random numbers u (B,).
 
-    temperature 0 takes the most likely token. top_k keeps the k most likely tokens, top_p the fewest that hold a share p of
-    the probability (nucleus sampling, https://arxiv.org/abs/1904.09751), min_p those at least min_p times as likely as the
-    likeliest (https://arxiv.org/abs/2407.01082). This is inverse transform sampling: one number decides a row's token,
-    whatever the other rows of the batch are.
+    temperature 0 takes the most likely token. top_k keeps the k most likely tokens, top_p the fewest that
+    hold a share p of the probability (nucleus sampling, https://arxiv.org/abs/1904.09751), min_p those at
+    least min_p times as likely as the likeliest (https://arxiv.org/abs/2407.01082). This is inverse transform
+    sampling: one number decides a row's token, whatever the other rows of the batch are.
     """
     if temperature == 0:
         return logits.argmax(-1)
@@ -48,8 +48,8 @@ def sample_next(
 
 
 def penalise(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Make the tokens that are marked in seen (B, V) `penalty` times less likely in logits (B, V), whatever the sign of
-    the logit (CTRL, https://arxiv.org/abs/1909.05858)."""
+    """Make the tokens that are marked in seen (B, V) `penalty` times less likely in logits (B, V), whatever
+    the sign of the logit (CTRL, https://arxiv.org/abs/1909.05858)."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
@@ -68,19 +68,21 @@ def generate(
     repetition_penalty: float = 1.0,
     **sampler,
 ) -> list[bool]:
-    """Continue each prompt num_samples times: samples 0 to num_samples - 1 continue the first prompt, and so on.
+    """Continue each prompt num_samples times: samples 0 to num_samples - 1 continue the first prompt, and so
+    on.
 
-    on_token(sample, token, logprob) is called for each new token, with its log-probability by the model itself (before
-    temperature and penalties); where it returns True the sample ends. A sample also ends with the end-of-text token eot,
-    which on_token does not get, or after max_new_tokens. Returns for each sample whether eot or on_token has ended it.
+    on_token(sample, token, logprob) is called for each new token, with its log-probability by the model
+    itself (before temperature and penalties); where it returns True the sample ends. A sample also ends with
+    the end-of-text token eot, which on_token does not get, or after max_new_tokens. Returns for each sample
+    whether eot or on_token has ended it.
 
-    model: a GPT in eval mode. make_cache: (B, max_len) -> an empty KVCache. prompts: each of 1 to block_size ids; they may
-    differ in length. vocab_size: ids from there on, where a model's vocabulary is padded, are never sampled. sampler:
-    options of sample_next().
+    model: a GPT in eval mode. make_cache: (B, max_len) -> an empty KVCache. prompts: each of 1 to block_size
+    ids; they may differ in length. vocab_size: ids from there on, where a model's vocabulary is padded, are
+    never sampled. sampler: options of sample_next().
 
-    A sample's random numbers depend on the seed and on its number among its prompt's samples, on nothing else. Beyond
-    block_size, a rotary or ALiBi model goes on with a sliding cache (see KVCache); a model with learned positions keeps the
-    later half of the context and prefills it again.
+    A sample's random numbers depend on the seed and on its number among its prompt's samples, on nothing
+    else. Beyond block_size, a rotary or ALiBi model goes on with a sliding cache (see KVCache); a model with
+    learned positions keeps the later half of the context and prefills it again.
     """
     block_size, device = model.config.block_size, next(model.parameters()).device
     has_learned_positions = model.config.pos == 'learned'

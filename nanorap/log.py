@@ -1,4 +1,4 @@
-"""What a run says of itself: log.csv, lines or a progress bar, and wandb if asked for."""
+"""The log of a run: log.csv, lines or a progress bar in the terminal, and wandb if asked for."""
 
 import csv
 import os
@@ -9,30 +9,34 @@ from tqdm import tqdm
 
 from nanorap.common import UserError, replaced_file
 
-FIELDS = ('step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'batch', 'grad_norm', 'clipped', 'clip_share',
-          'param_norm', 'update_norm', 'update_ratio_embd', 'update_ratio_attn', 'update_ratio_mlp', 'update_ratio_norm',
-          'max_activation', 'max_attn_logit', 'tokens_per_s', 'mfu', 'memory',
-          'density_excess', 'end_rhyme_share', 'longest', 'copied_4')
+FIELDS = (  # the columns of log.csv
+    'step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'batch',
+    'grad_norm', 'clipped', 'clip_share', 'param_norm', 'update_norm', 'update_ratio_embd', 'update_ratio_attn', 'update_ratio_mlp',
+    'update_ratio_norm', 'max_activation', 'max_attn_logit', 'tokens_per_s', 'mfu', 'memory',
+    'density_excess', 'end_rhyme_share', 'longest', 'copied_4',
+)
 
 
 class Log:
-    """A run's log: a row in log.csv for each call of row(), and a bar on a terminal, else a line for each row.
+    """A run's log. Each write_row() appends to log.csv, and moves a progress bar on a terminal or prints a
+    line.
 
-    On a resume from `step`, rows after it are dropped, since those steps come again. Where `enabled` is False, on all
-    ranks but one, every method does nothing.
+    On a resume from `step`, rows after it are dropped, since those steps come again. If `enabled` is False,
+    as on all ranks but one, every method does nothing.
     """
 
     def __init__(self, out_dir, step, max_iters, enabled=True, wandb=None):
         self.enabled, self.wandb, self.bar = enabled, None, None
         if not enabled:
             return
-        path, rows = Path(out_dir) / 'log.csv', []
+        path = Path(out_dir) / 'log.csv'
+        old_rows = []
         try:
             if step and path.exists():
-                rows = [row for row in read_log(path) if int(row['step']) <= step]
+                old_rows = [row for row in read_log(path) if int(row['step']) <= step]
             with replaced_file(path, newline='') as file:
                 self._writer(file).writeheader()
-                self._writer(file).writerows(rows)
+                self._writer(file).writerows(old_rows)
             self.file = open(path, 'a', newline='', buffering=1)  # a row reaches the file when it is written
             self.csv = self._writer(self.file)
         except OSError as e:
@@ -46,16 +50,17 @@ class Log:
     def _writer(file):
         return csv.DictWriter(file, FIELDS, extrasaction='ignore')
 
-    def row(self, step, **values):
-        """values: of FIELDS; a None is left out."""
+    def write_row(self, step, **values):
+        """Log the values of a step, whose names are in FIELDS; None is left out."""
         if not self.enabled:
             return
         values = {key: value for key, value in dict(step=step, **values).items() if value is not None}
+        row = {key: f'{value:.6g}' if isinstance(value, float) else value for key, value in values.items()}
         try:
-            self.csv.writerow({key: f'{value:.6g}' if isinstance(value, float) else value for key, value in values.items()})
+            self.csv.writerow(row)
         except OSError as e:
-            raise UserError(f"can't write to log.csv ({e.strerror}): what was saved beside it is as it was; make room "
-                            "there, and go on with --init_from=resume") from e
+            raise UserError(f"can't write to log.csv ({e.strerror}): checkpoints beside it are unchanged; "
+                            "make room there, and go on with --init_from=resume") from e
         if self.wandb:
             self.wandb.log(values, step=step)
         if 'tokens_per_s' in values:
@@ -67,8 +72,8 @@ class Log:
             else:
                 print(f"step {step}: {line}", flush=True)
 
-    def say(self, text):
-        """A line among the rows."""
+    def print(self, text):
+        """Print a line of text, above the progress bar if there is one."""
         if self.enabled:
             tqdm.write(text)
             sys.stdout.flush()
@@ -83,15 +88,15 @@ class Log:
 
 
 def start_wandb(project, name, config):
-    """A wandb run; WANDB_MODE=offline keeps it on disk, to be sent later by `wandb sync`."""
+    """Start and return a wandb run. WANDB_MODE=offline keeps it on disk; `wandb sync` sends it later."""
     try:
         import wandb
     except ImportError:
         raise UserError("--wandb_log needs the package: pip install wandb") from None
     can_log_in = sys.stdin.isatty() or 'WANDB_API_KEY' in os.environ or (Path.home() / '.netrc').exists()
     if not can_log_in and os.environ.get('WANDB_MODE') not in ('offline', 'disabled'):
-        raise UserError("wandb would ask for a login, but there is no terminal: run `wandb login` first, or set "
-                        "WANDB_MODE=offline to keep the log on disk")
+        raise UserError("wandb would ask for a login, but there is no terminal: run `wandb login` first, or "
+                        "set WANDB_MODE=offline to keep the log on disk")
     return wandb.init(project=project, name=name, config=config)
 
 
@@ -105,10 +110,11 @@ def read_log(path):
 
 
 def read_losses(path):
-    """Return {'loss': [(step, value), ...], 'val_loss': …} of a run's log.csv."""
+    """Return {'loss': [(step, value), …], 'val_loss': […]} of a run's log.csv."""
     try:
         rows = read_log(path)
-        return {key: [(int(row['step']), float(row[key])) for row in rows if row.get(key)] for key in ('loss', 'val_loss')}
+        return {key: [(int(row['step']), float(row[key])) for row in rows if row.get(key)]
+                for key in ('loss', 'val_loss')}
     except (OSError, ValueError) as e:
         reason = getattr(e, 'strerror', None) or f"damaged: {e}"
         raise UserError(f"can't plot {path} ({reason}): name the --out_dir of a run") from None
@@ -126,13 +132,14 @@ def plot_losses(out_dir):
         steps, losses = zip(*curves['loss'], strict=True)
         axes.plot(steps, losses, color='tab:blue', linewidth=0.7, alpha=0.4)
         width = max(1, len(losses) // 50)  # a running mean, since a step's loss is that of few rows
-        smooth = [sum(losses[max(0, i - width + 1) : i + 1]) / (i - max(0, i - width + 1) + 1) for i in range(len(losses))]
+        windows = [losses[max(0, i - width) : i] for i in range(1, len(losses) + 1)]
+        smooth = [sum(window) / len(window) for window in windows]
         axes.plot(steps, smooth, color='tab:blue', label=f'training, mean of {width} rows of the log')
     if curves['val_loss']:
         steps, losses = zip(*curves['val_loss'], strict=True)
-        at = min(range(len(losses)), key=losses.__getitem__)
+        lowest, best_step = min(zip(losses, steps, strict=True))
         axes.plot(steps, losses, 'o-', color='tab:orange', markersize=4,
-                  label=f'validation, lowest {losses[at]:.4f} at {steps[at]}')
+                  label=f'validation, lowest {lowest:.4f} at {best_step}')
     axes.set(xlabel='step', ylabel='loss, nats per token', title=Path(out_dir).resolve().name)
     axes.legend()
     axes.grid(alpha=0.3)
@@ -140,5 +147,6 @@ def plot_losses(out_dir):
     try:
         figure.savefig(picture, dpi=120)
     except OSError as e:
-        raise UserError(f"can't write {picture} ({e.strerror}): make room there; --plot=True draws it again") from None
+        raise UserError(f"can't write {picture} ({e.strerror}): make room there; --plot=True draws it "
+                        "again") from None
     return picture

@@ -6,9 +6,9 @@ from nanorap.common import LOGITS_CHUNK, ceil_div
 
 
 class ChunkedLoss(torch.autograd.Function):
-    """The mean cross entropy of x @ weight.T against targets, without ever holding all logits, which with GPT-2's
-    vocabulary are far larger than anything else. Gradients are computed on the way forward, chunk by chunk, so nothing is
-    computed twice (the idea of Liger's fused kernel, https://arxiv.org/abs/2410.10989).
+    """The mean cross entropy of x @ weight.T against targets, without ever holding all logits, which with
+    GPT-2's vocabulary are far larger than anything else. Gradients are computed on the way forward, chunk by
+    chunk, so nothing is computed twice (the idea of Liger's fused kernel, https://arxiv.org/abs/2410.10989).
 
     x (N, C), weight (V, C), targets (N,), -1 where there is none.
     """

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from nanorap.common import UserError, check_sums, model_folder, read_json, smollm2_file
 
-# (our name, their names, how): {i} is the layer; 'T' transposes (GPT-2 keeps its linear weights as (in, out)), 'cat'
-# joins several matrices into our one along the rows. Our names are GPT-2's own.
+# (our name, their names, how): {i} is the layer; 'T' transposes (GPT-2 keeps its linear weights as (in,
+# out)), 'cat' joins several matrices into our one along the rows. Our names are GPT-2's own.
 GPT2_KEYS = [
     ('transformer.wte.weight', ['transformer.wte.weight'], ''),
     ('transformer.wpe.weight', ['transformer.wpe.weight'], ''),
@@ -64,22 +64,24 @@ GGUF_NAMES = {
 def load(name):
     """The GPTConfig fields (a dict) and state dict (fp32, CPU, model.py's names) of a pretrained model.
 
-    name: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a GPT-2 or Llama model in
-    the transformers format, or an out_dir of train.py. Raises UserError for a model that isn't there or doesn't fit.
+    name: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a GPT-2 or Llama
+    model in the transformers format, or an out_dir of train.py. Raises UserError for a model that isn't there
+    or doesn't fit.
     """
     if name == 'smollm2':
         return _load_gguf(smollm2_file())
     folder = model_folder(name)
     if not (folder / 'config.json').exists():
-        raise UserError(f"{folder} has no config.json: give a folder in the transformers format, or an out_dir of train.py")
+        raise UserError(f"{folder} has no config.json: give a folder in the transformers format, or an "
+                        "out_dir of train.py")
     theirs = read_json(folder / 'config.json')
     if 'model' in theirs:  # a checkpoint of ours
         try:
             check_sums(folder)
         except (OSError, ValueError) as e:
             reason = f"{e.filename} is missing" if isinstance(e, OSError) else e
-            raise UserError(f"{folder} is damaged ({reason}): take it from its source again, or go on with the training, "
-                            "which starts from the newest whole checkpoint") from None
+            raise UserError(f"{folder} is damaged ({reason}): take it from its source again, or go on with "
+                            "the training, which starts from the newest whole checkpoint") from None
         return theirs['model'], _read_weights(folder)
     try:
         config, keys = _config_from_transformers(theirs, folder)
@@ -89,10 +91,12 @@ def load(name):
 
 
 def _config_from_transformers(theirs, folder):
-    """GPTConfig fields and key table for a transformers config (a dict); UserError where model.py would differ."""
+    """GPTConfig fields and key table for a transformers config (a dict); UserError where model.py would
+    differ."""
 
     def unsupported(key, value):
-        return UserError(f"{folder}: {key}={value!r} is not supported; models of the GPT-2 and Llama families are")
+        return UserError(f"{folder}: {key}={value!r} is not supported; models of the GPT-2 and Llama "
+                         "families are")
 
     kind, tied = theirs.get('model_type'), theirs.get('tie_word_embeddings', theirs.get('model_type') == 'gpt2')
     if kind == 'gpt2':
@@ -160,7 +164,8 @@ FAMILIES = {
 
 
 def family(config):
-    """'gpt2' or 'llama', for a GPTConfig's fields; UserError, naming the field, for a model that is neither."""
+    """'gpt2' or 'llama', for a GPTConfig's fields; UserError, naming the field, for a model that is
+    neither."""
     misfits = {name: [field for field, value in fields.items() if config.get(field, value) != value]
                for name, (fields, _) in FAMILIES.items()}
     if config['n_kv_head'] != config['n_head']:
@@ -168,12 +173,14 @@ def family(config):
     name = min(misfits, key=lambda name: len(misfits[name]))
     if misfits[name]:
         wrong = ', '.join(f'{field}={config[field]!r}' for field in misfits[name])
-        raise UserError(f"a {name} model, to which this one is nearest, has no {wrong}: the format can't express it")
+        raise UserError(f"a {name} model, to which this one is nearest, has no {wrong}: the format can't "
+                        "express it")
     return name
 
 
 def to_transformers(config, state_dict):
-    """A state dict of model.py's (config: GPTConfig fields) under transformers' names: what load() would read.
+    """A state dict of model.py's (config: GPTConfig fields) under transformers' names: what load() would
+    read.
 
     GPT-2 has biases everywhere: a model without them gets zeros, with the same logits.
     """
@@ -192,7 +199,8 @@ def to_transformers(config, state_dict):
 
 
 def transformers_config(config, eot):
-    """The config.json of transformers for a GPTConfig's fields: the reverse of _config_from_transformers()."""
+    """The config.json of transformers for a GPTConfig's fields: the reverse of
+    _config_from_transformers()."""
     shared = dict(vocab_size=config['vocab_size'], tie_word_embeddings=config['tie_weights'], dtype='float32',
                   bos_token_id=eot, eos_token_id=eot)
     if family(config) == 'gpt2':
@@ -218,7 +226,8 @@ GGUF_GPT2_NAMES = {
 
 
 def to_gguf(config, state_dict):
-    """{llama.cpp's name: tensor}: the reverse of _load_gguf() for the Llama family, and the same for GPT-2."""
+    """{llama.cpp's name: tensor}: the reverse of _load_gguf() for the Llama family, and the same for
+    GPT-2."""
     kind, theirs, found = family(config), to_transformers(config, state_dict), {}
     names = {theirs: name for name, theirs in GGUF_NAMES.items()} if kind == 'llama' else GGUF_GPT2_NAMES
     transposed = {key for _, keys, how in _rows(GPT2_KEYS, config) for key in keys if how == 'T'} if kind == 'gpt2' else ()
@@ -235,7 +244,8 @@ def to_gguf(config, state_dict):
 
 
 def _read_weights(folder):
-    """All tensors of a folder, in whichever of transformers' file layouts; nothing but tensors is ever unpickled."""
+    """All tensors of a folder, in whichever of transformers' file layouts; nothing but tensors is ever
+    unpickled."""
     for name in ('model.safetensors', 'pytorch_model.bin'):
         shards = [name]
         if (folder / f'{name}.index.json').exists():
@@ -246,10 +256,11 @@ def _read_weights(folder):
             files = [load_file(folder / shard) if name.endswith('.safetensors')
                      else torch.load(folder / shard, map_location='cpu', weights_only=True) for shard in shards]
         except (SafetensorError, OSError, EOFError, RuntimeError, UnpicklingError) as e:
-            raise UserError(f"the weights in {folder} are damaged or half-written ({str(e)[:200]}): take them from their "
-                            "source again") from e
+            raise UserError(f"the weights in {folder} are damaged or half-written ({str(e)[:200]}): take "
+                            "them from their source again") from e
         return {key: tensor for file in files for key, tensor in file.items()}
-    raise UserError(f"{folder} has no model.safetensors: it is half-written, or the model's weights are to be added")
+    raise UserError(f"{folder} has no model.safetensors: it is half-written, or the model's weights are to "
+                    "be added")
 
 
 def _load_gguf(path):
@@ -264,7 +275,8 @@ def _load_gguf(path):
         *block, name, _ = t.name.split('.')  # blk.0.attn_q.weight, or output_norm.weight
         weight = torch.from_numpy(dequantize(t.data, t.tensor_type).copy())
         if name in ('attn_q', 'attn_k'):
-            # llama.cpp rotates neighbouring pairs of each head's rows; Llama (and we) the two halves: undo its reordering
+            # llama.cpp rotates neighbouring pairs of each head's rows; Llama (and we) the two halves: undo
+            # its reordering
             n = n_head if name == 'attn_q' else n_kv_head
             weight = weight.view(n, weight.size(0) // n // 2, 2, weight.size(1)).transpose(1, 2).reshape(weight.shape)
         theirs[(f'model.layers.{block[1]}.' if block else '') + f'{GGUF_NAMES[name]}.weight'] = weight

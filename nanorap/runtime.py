@@ -1,6 +1,7 @@
 """
-Where and how this process runs: device, number format, ranks, signals. One process is the plain case: then shard() and
-wrap() return the model as it is, sum() and max() the numbers, and nothing of torch.distributed is touched.
+Where and how this process runs: device, number format, ranks, signals. One process is the plain case: then
+shard() and wrap() return the model as it is, sum() and max() the numbers, and nothing of torch.distributed is
+touched.
 """
 
 import atexit
@@ -46,10 +47,10 @@ class Runtime:
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     def shard(self, model, blocks):
-        """The model on this process's device. With parallel='fsdp' that is its share of every parameter, and so of every
-        gradient and the optimizer's state (ZeRO-3, https://arxiv.org/abs/1910.02054); whole parameters exist for one of
-        `blocks` at a time. What is outside them, tied embeddings above all, is one unit more. From here on every process
-        must call the model equally often."""
+        """The model on this process's device. With parallel='fsdp' that is its share of every parameter, and
+        so of every gradient and the optimizer's state (ZeRO-3, https://arxiv.org/abs/1910.02054); whole
+        parameters exist for one of `blocks` at a time. What is outside them, tied embeddings above all, is
+        one unit more. From here on every process must call the model equally often."""
         if self.world_size == 1 or self.parallel == 'ddp':
             return model.to(self.device)
         from torch.distributed.device_mesh import init_device_mesh  # nearly a second, which other runs are spared
@@ -73,7 +74,8 @@ class Runtime:
         return DDP(model, device_ids=[self.device.index] if self.device.type == 'cuda' else None)
 
     def gather(self, tensors):
-        """{name: tensor} with every shard put together, in the main process's memory; every process must call it."""
+        """{name: tensor} with every shard put together, in the main process's memory; every process must call
+        it."""
         whole = {}
         for name, tensor in tensors.items():
             if hasattr(tensor, 'full_tensor'):  # a DTensor
@@ -123,8 +125,8 @@ class Runtime:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
     def peak_flops(self):
-        """FLOP/s that this process's device could do at best: by data sheet for known GPUs, measured by a matmul on a CPU;
-        None where unknown."""
+        """FLOP/s that this process's device could do at best: by data sheet for known GPUs, measured by a
+        matmul on a CPU; None where unknown."""
         if self.device.type == 'cuda':
             gpu = torch.cuda.get_device_name(self.device)
             known = [peaks for name, peaks in GPU_PEAKS.items() if re.search(rf'\b{name}\b', gpu)]
@@ -151,17 +153,19 @@ class Runtime:
 
 
 class Signals:
-    """SIGINT and SIGTERM, noted from here on instead of obeyed, so that a step and a save are never cut in two.
+    """SIGINT and SIGTERM, noted from here on instead of obeyed, so that a step and a save are never cut in
+    two.
 
-    `first` is the number of the first, 0 before; further ones change nothing (torchrun passes a Ctrl-C on a second time).
+    `first` is the number of the first, 0 before; further ones change nothing (torchrun passes a Ctrl-C on a
+    second time).
     """
 
     def __init__(self):
         self.first = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
-            # on the way out a late one changes nothing either. But after an error (another process has died) gloo and NCCL may
-            # hang at the end: there a signal must end it
+            # on the way out a late one changes nothing either. But after an error (another process has died)
+            # gloo and NCCL may hang at the end: there a signal must end it
             atexit.register(signal.signal, number, signal.SIG_DFL if dist.is_initialized() else signal.SIG_IGN)
 
     def _note(self, number, frame):
@@ -169,8 +173,9 @@ class Signals:
 
 
 def keep_freed_memory():
-    """From here on freed memory stays with this process. glibc otherwise returns large blocks to the system, which has to
-    clear them when the next step asks for them again: a tenth of the time that training takes on a CPU.
+    """From here on freed memory stays with this process. glibc otherwise returns large blocks to the system,
+    which has to clear them when the next step asks for them again: a tenth of the time that training takes on
+    a CPU.
 
     Other C libraries, and MALLOC_… variables in the environment, are left to do as they do.
     """
@@ -185,9 +190,9 @@ def keep_freed_memory():
 def setup(device='auto', dtype='auto', parallel='ddp'):
     """The Runtime of this process; joins the others if torchrun started it.
 
-    device: 'auto' (CUDA, else MPS, else the CPU), 'cuda', 'cuda:1', 'mps', 'cpu'. dtype: 'auto' (bfloat16 where CUDA has
-    it, else float16; float32 elsewhere), or one of DTYPES. parallel: 'ddp' or 'fsdp'. Raises UserError for what this
-    machine lacks.
+    device: 'auto' (CUDA, else MPS, else the CPU), 'cuda', 'cuda:1', 'mps', 'cpu'. dtype: 'auto' (bfloat16
+    where CUDA has it, else float16; float32 elsewhere), or one of DTYPES. parallel: 'ddp' or 'fsdp'. Raises
+    UserError for what this machine lacks.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the process, with no traceback
     if device == 'auto':
@@ -200,7 +205,8 @@ def setup(device='auto', dtype='auto', parallel='ddp'):
     if not known:
         raise UserError(f"--device={device}: choose auto, cuda, cuda:N, mps or cpu")
     if dev.type == 'cuda' and not torch.cuda.is_available() or dev.type == 'mps' and not torch.backends.mps.is_available():
-        raise UserError(f"--device={device}, but this PyTorch ({torch.__version__}) finds none here: try --device=cpu")
+        raise UserError(f"--device={device}, but this PyTorch ({torch.__version__}) finds none here: try "
+                        "--device=cpu")
     if dtype != 'auto' and dtype not in DTYPES:
         raise UserError(f"--dtype={dtype}: choose auto, {', '.join(DTYPES)}")
     if parallel not in ('ddp', 'fsdp'):
@@ -215,8 +221,8 @@ def setup(device='auto', dtype='auto', parallel='ddp'):
     if dev.type == 'cuda':
         index = local_rank if world_size > 1 else dev.index or 0
         if index >= torch.cuda.device_count():
-            raise UserError(f"no GPU {index}: this machine has {torch.cuda.device_count()}, which is the most that "
-                            "--nproc_per_node and --device=cuda:N can ask for")
+            raise UserError(f"no GPU {index}: this machine has {torch.cuda.device_count()}, which is the "
+                            "most that --nproc_per_node and --device=cuda:N can ask for")
         dev = torch.device('cuda', index)
         torch.cuda.set_device(dev)
         torch.set_float32_matmul_precision('high')  # TF32
@@ -224,7 +230,8 @@ def setup(device='auto', dtype='auto', parallel='ddp'):
         half = 'bfloat16' if dev.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False) else 'float16'
         dtype = half if dev.type == 'cuda' else 'float32'
     if dtype == 'float16' and parallel == 'fsdp' and world_size > 1:
-        raise UserError("--parallel=fsdp can't train in float16: use --dtype=bfloat16, or float32 where the GPU lacks that")
+        raise UserError("--parallel=fsdp can't train in float16: use --dtype=bfloat16, or float32 where the "
+                        "GPU lacks that")
     if world_size > 1:
         dist.init_process_group('nccl' if dev.type == 'cuda' else 'gloo', store=own_store(rank, world_size), rank=rank,
                                 world_size=world_size, device_id=dev if dev.type == 'cuda' else None)
@@ -232,11 +239,13 @@ def setup(device='auto', dtype='auto', parallel='ddp'):
 
 
 def own_store(rank, world_size):
-    """A store that no earlier start of these processes has written to; None where torchrun gives them a new one each time.
+    """A store that no earlier start of these processes has written to; None where torchrun gives them a new
+    one each time.
 
-    torchrun keeps one store over all --max-restarts, and a process that finds the address of a dead one there waits for it
-    for half an hour (https://github.com/pytorch/pytorch/issues/135712); its count of restarts differs between nodes. So each
-    process leaves a name of its own, and all go on below a prefix made of the names, once all have read the same ones.
+    torchrun keeps one store over all --max-restarts, and a process that finds the address of a dead one there
+    waits for it for half an hour (https://github.com/pytorch/pytorch/issues/135712); its count of restarts
+    differs between nodes. So each process leaves a name of its own, and all go on below a prefix made of the
+    names, once all have read the same ones.
     """
     if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
         return None
@@ -253,7 +262,8 @@ def own_store(rank, world_size):
 
 
 def compile_or_eager(model, compile, runtime, x, y):
-    """torch.compile(model), proved by a trial step on x and y; where that fails, the model as it is, with one warning.
+    """torch.compile(model), proved by a trial step on x and y; where that fails, the model as it is, with one
+    warning.
 
     compile: True, False, or None: on CUDA only.
     """
@@ -267,6 +277,7 @@ def compile_or_eager(model, compile, runtime, x, y):
         raise
     except Exception as e:  # no C++ compiler, no Triton, an unsupported platform: the compiler has its own errors for each
         failed, reason = 1, (str(e).strip().splitlines() or [''])[0][:150]
-        print(f"warning: torch.compile failed here, going on without it ({type(e).__name__}: {reason})", file=sys.stderr)
+        print(f"warning: torch.compile failed here, going on without it ({type(e).__name__}: "
+              f"{reason})", file=sys.stderr)
     model.zero_grad(set_to_none=True)
     return model if runtime.max(failed)[0] else compiled  # all processes alike

