@@ -118,7 +118,10 @@ def read_documents(source, column='text'):
 def _read_hub(name, column):
     try:
         from datasets import load_dataset
-
+    except ImportError:
+        raise UserError("the hub's data sets need a package: pip install -r requirements-more.txt, or give "
+                        "--input=FILE.jsonl") from None
+    try:
         for entry in load_dataset(name, split='train', streaming=True):
             entry[column] + ''
             yield entry

@@ -1,8 +1,8 @@
 """
-Scoring texts by a model, and the standard tasks, with the arithmetic of lm-evaluation-harness. It is handed a model.
+Log-likelihoods of texts, and the standard tasks, with the arithmetic of lm-evaluation-harness.
 
     scores = score(model, rt, [Request(inputs, targets), ...])      # [(log-likelihood, whether greedy), ...]
-    encode_pair(tokenizer, 'The cat sat on the', ' mat', 1024)      # a context and its continuation as a Request
+    encode_pair(tokenizer, 'The cat sat on the', ' mat', 1024)      # Request(inputs, targets)
 """
 
 import math
@@ -18,41 +18,53 @@ from nanorap.dataset import read_documents
 
 
 class Request(NamedTuple):
-    """Ids, one an input position, of which the last len(targets) outputs are scored: at most block_size inputs."""
-    inputs: list
-    targets: list
+    """Ids for the model, of whose outputs the last len(targets) are scored."""
+
+    inputs: list[int]  # at most block_size
+    targets: list[int]
 
 
 def windows(ids, eot, block_size, stride):
-    """Requests that score every id once: the first window block_size of them after an end of text, each later one the
-    next `stride`, with the block_size - stride before them as context."""
+    """Return Requests that score every id once, by windows that slide over them.
+
+    The first window scores block_size ids, after an end-of-text token; each later one scores the next
+    `stride` ids, with the block_size - stride ids before them as context.
+    """
     ids, requests, end = [eot, *ids], [], 0
     while end < len(ids) - 1:
-        new = min(stride if end else block_size, len(ids) - 1 - end)
-        end += new
-        requests.append(Request(ids[max(0, end - block_size) : end], ids[end - new + 1 : end + 1]))
+        n_new = min(stride if end else block_size, len(ids) - 1 - end)
+        end += n_new
+        requests.append(Request(ids[max(0, end - block_size) : end], ids[end - n_new + 1 : end + 1]))
     return requests
 
 
 def encode_pair(tokenizer, context, continuation, block_size):
-    """The continuation's ids after the context's. The two are encoded as one text, cut where the context alone would end;
-    spaces at the end of the context belong to the continuation. A context that is too long loses its beginning."""
+    """Return the Request that scores a continuation after a context.
+
+    The two are encoded as one text, and cut where the context alone would end; spaces at the end of the
+    context belong to the continuation. A context that is too long loses its beginning.
+    """
     whole, first = tokenizer.encode(context + continuation), tokenizer.encode(context.rstrip())
     targets = whole[len(first) :]
     first = first or [tokenizer.eot]
     if not targets or len(targets) > block_size:
-        raise UserError(f"an example's continuation has {len(targets)} tokens, which must be 1 to {block_size}: "
-                        f"{continuation[:60]!r}")
+        raise UserError(f"an example's continuation has {len(targets)} tokens, which must be 1 to "
+                        f"{block_size}: {continuation[:60]!r}")
     return Request((first + targets)[-block_size - 1 :][:-1], targets)
 
 
 @torch.inference_mode()
 def score(model, rt, requests, batch_size=4, what='scoring'):
-    """[(the sum of the targets' log-probabilities, whether each of them is the likeliest token), ...] in float64, the same
-    for any batch size and number of processes but for the rounding of the model itself."""
-    found = np.zeros((len(requests), 2))
+    """Return per Request (log-likelihood of the targets, whether each of them is the likeliest token).
+
+    The sums are in float64, and the same for any batch size and number of processes, but for the rounding of
+    the model itself. Every process must call it.
+    """
+    results = np.zeros((len(requests), 2))
+    # long ones first, so that a batch has little padding
     mine = sorted(range(rt.rank, len(requests), rt.world_size), key=lambda i: -len(requests[i].inputs))
-    for first in tqdm(range(0, len(mine), batch_size), desc=what, leave=False, disable=None if rt.is_main else True):
+    for first in tqdm(range(0, len(mine), batch_size), desc=what, leave=False,
+                      disable=None if rt.is_main else True):
         batch = mine[first : first + batch_size]
         idx = torch.zeros(len(batch), max(len(requests[i].inputs) for i in batch), dtype=torch.long)
         for row, i in enumerate(batch):  # padded on the right, which causal attention doesn't see
@@ -60,24 +72,29 @@ def score(model, rt, requests, batch_size=4, what='scoring'):
         logits = model(idx.to(rt.device))
         for row, i in enumerate(batch):
             end, targets = len(requests[i].inputs), torch.tensor(requests[i].targets, device=rt.device)
-            scored = torch.log_softmax(logits[row, end - len(targets) : end].float(), -1)  # (targets, V)
-            found[i, 0] = scored.gather(1, targets[:, None]).cpu().double().sum().item()
-            found[i, 1] = bool((scored.argmax(-1) == targets).all())
-    found = np.array(rt.sum(*found.ravel())).reshape(-1, 2)
-    return [(float(log_likelihood), bool(greedy)) for log_likelihood, greedy in found]
+            logprobs = torch.log_softmax(logits[row, end - len(targets) : end].float(), -1)  # (targets, V)
+            results[i, 0] = logprobs.gather(1, targets[:, None]).cpu().double().sum().item()
+            results[i, 1] = bool((logprobs.argmax(-1) == targets).all())
+    results = np.array(rt.sum(*results.ravel())).reshape(-1, 2)
+    return [(float(log_likelihood), bool(is_greedy)) for log_likelihood, is_greedy in results]
 
 
 def perplexities(log_likelihood, **counts):
-    """{'token_perplexity': …} for tokens=, words=, … that the text has."""
-    return {f'{unit[:-1]}_perplexity': math.exp(min(700, -log_likelihood / max(1, n))) for unit, n in counts.items()}
+    """Return {'token_perplexity': …, 'word_perplexity': …} for counts tokens=…, words=… of the text."""
+    return {f'{unit[:-1]}_perplexity': math.exp(min(700, -log_likelihood / max(1, n)))
+            for unit, n in counts.items()}
 
 
 def lyrics_loss(model, rt, tokenizer, songs, batch_size=4):
-    """Loss and perplexities of songs [(ids, text), ...], each with its end of text, windows sliding by half a context."""
+    """Return loss and perplexities of songs [(ids, text), ...], each with its end-of-text token.
+
+    Windows slide by half a context.
+    """
     T = model.config.block_size
-    requests = [request for ids, _ in songs for request in
-                windows([*ids, tokenizer.eot], tokenizer.eot, T, max(1, T // 2))]
-    total = sum(found for found, _ in score(model, rt, requests, batch_size, 'lyrics'))
+    requests = []
+    for ids, _ in songs:
+        requests += windows([*ids, tokenizer.eot], tokenizer.eot, T, max(1, T // 2))
+    total = sum(log_likelihood for log_likelihood, _ in score(model, rt, requests, batch_size, 'lyrics'))
     n_tokens = sum(len(ids) + 1 for ids, _ in songs)
     per = perplexities(total, tokens=n_tokens, words=sum(len(text.split()) for _, text in songs),
                        characters=sum(len(text) for _, text in songs))
@@ -94,17 +111,20 @@ HUB = {  # name, configuration, split on the Hugging Face hub, and the column th
 
 
 def examples(task, file=None):
-    """The task's rows, as dicts: of a local file of JSON lines, or from the hub."""
+    """Return a task's rows, dicts, from a local file of JSON lines or from the hub."""
     name, config, split, column = HUB[task]
     if file:
         return list(read_documents(file, column))
     try:
         from datasets import load_dataset
-
+    except ImportError:
+        raise UserError("the hub's data sets need a package: pip install -r requirements-more.txt, or give "
+                        f"the {split} split as a file of JSON lines, --{task}_file=FILE") from None
+    try:
         return list(load_dataset(name, config, split=split))
     except Exception as e:  # dozens: offline, renamed, disk full
-        raise UserError(f"can't get {name} from the Hugging Face hub ({type(e).__name__}): give its {split} split as a file of "
-                        f"JSON lines, --{task}_file=FILE") from None
+        raise UserError(f"can't get {name} from the Hugging Face hub ({type(e).__name__}): give its {split} "
+                        f"split as a file of JSON lines, --{task}_file=FILE") from None
 
 
 def share(hits):
@@ -112,18 +132,22 @@ def share(hits):
 
 
 def lambada(model, rt, tokenizer, rows, batch_size=4):
-    """The last word of a passage (https://arxiv.org/abs/1606.06031, OpenAI's variant)."""
+    """Score the last word of each passage (https://arxiv.org/abs/1606.06031, OpenAI's variant)."""
     requests = []
     for row in rows:
         context, _, last = row['text'].rpartition(' ')
         requests.append(encode_pair(tokenizer, context, ' ' + last, model.config.block_size))
     scores = score(model, rt, requests, batch_size, 'lambada')
-    mean = sum(found for found, _ in scores) / max(1, len(scores))
-    return dict(examples=len(rows), acc=share([greedy for _, greedy in scores]), perplexity=math.exp(min(700, -mean)))
+    mean = sum(log_likelihood for log_likelihood, _ in scores) / max(1, len(scores))
+    return dict(examples=len(rows), acc=share([is_greedy for _, is_greedy in scores]),
+                perplexity=math.exp(min(700, -mean)))
 
 
 def hellaswag(model, rt, tokenizer, rows, batch_size=4):
-    """The likeliest of four endings (https://arxiv.org/abs/1905.07830); acc_norm: by log-likelihood per character."""
+    """Choose the likeliest of four endings (https://arxiv.org/abs/1905.07830).
+
+    acc_norm: the choice by log-likelihood per character.
+    """
     def clean(text):
         text = re.sub(r'\[.*?\]', '', text.strip().replace(' [title]', '. '))
         return text.replace('  ', ' ')
@@ -135,41 +159,47 @@ def hellaswag(model, rt, tokenizer, rows, batch_size=4):
             endings.append([clean(ending) for ending in row['endings']])
             int(row['label'])
         except (KeyError, ValueError, TypeError, AttributeError) as e:
-            raise UserError(f"a row of hellaswag lacks something ({e!r}): it needs activity_label, ctx_a, ctx_b, endings, "
-                            "label") from None
-        requests += [encode_pair(tokenizer, context, ' ' + ending, model.config.block_size) for ending in endings[-1]]
+            raise UserError(f"a row of hellaswag lacks something ({e!r}): it needs activity_label, ctx_a, "
+                            "ctx_b, endings, label") from None
+        requests += [encode_pair(tokenizer, context, ' ' + ending, model.config.block_size)
+                     for ending in endings[-1]]
     scores = iter(score(model, rt, requests, batch_size, 'hellaswag'))
     right, right_norm = [], []
     for row, choices in zip(rows, endings, strict=True):
-        found = np.array([next(scores)[0] for _ in choices])
-        right.append(found.argmax() == int(row['label']))
-        right_norm.append((found / [max(1, len(choice)) for choice in choices]).argmax() == int(row['label']))
+        log_likelihoods = np.array([next(scores)[0] for _ in choices])
+        lengths = [max(1, len(choice)) for choice in choices]
+        right.append(log_likelihoods.argmax() == int(row['label']))
+        right_norm.append((log_likelihoods / lengths).argmax() == int(row['label']))
     return dict(examples=len(rows), acc=share(right), acc_norm=share(right_norm))
 
 
 def wikitext(model, rt, tokenizer, rows, batch_size=4):
-    """Perplexities of whole articles, windows beside each other; per word and byte of the text before its tokens were put
-    together, as lm-evaluation-harness has it."""
+    """Return perplexities of whole articles, by windows that don't overlap.
+
+    Words and bytes are those of the text with its spaces around punctuation, as in lm-evaluation-harness.
+    """
     requests, n_tokens = [], 0
     for row in rows:
         ids = tokenizer.encode(detokenize(row['page']))
         n_tokens += len(ids)
         requests += windows(ids, tokenizer.eot, model.config.block_size, model.config.block_size)
-    total = sum(found for found, _ in score(model, rt, requests, batch_size, 'wikitext'))
+    total = sum(log_likelihood for log_likelihood, _ in score(model, rt, requests, batch_size, 'wikitext'))
     n_bytes = sum(len(row['page'].encode()) for row in rows)
     n_words = sum(len(re.split(r'\s+', row['page'])) for row in rows)
     return dict(examples=len(rows), **perplexities(total, tokens=n_tokens, words=n_words, bytes=n_bytes),
                 bits_per_byte=-total / max(1, n_bytes) / math.log(2))
 
 
-# WikiText's spaces around punctuation, taken out in this order: plain replacements, brackets and quotes, headings and the rest
+# WikiText's spaces around punctuation, taken out in this order: plain replacements, brackets and quotes,
+# headings and the rest
 SPACES = ((" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."), *((f" {c} ", f"{c} ") for c in ":;.!?,"))
 PAIRS = ((r"\(", r"\)"), (r"\[", r"\]"), ("{", "}"), ('"', '"'), ("'", "'"))
-LAST = (("= = = =", "===="), ("= = =", "==="), ("= =", "=="), (" ° ", "°"), (" \n", "\n"), ("\n ", "\n"), (" N ", " 1 "),
-        (" 's", "'s"))
+LAST = (("= = = =", "===="), ("= = =", "==="), ("= =", "=="), (" ° ", "°"), (" \n", "\n"), ("\n ", "\n"),
+        (" N ", " 1 "), (" 's", "'s"))
 
 
 def detokenize(page):
+    """Return a page of WikiText without its spaces around punctuation."""
     page = page.replace("s '", "s'")
     for old, new in SPACES:
         page = page.replace(old, new)

@@ -1,11 +1,11 @@
 """
 From a prompt to text: the one path that sample.py, eval.py, train.py, serve.py and bench.py take.
 
-    samples = write(model, tokenizer, ['[Verse 1]\\n'], num_samples=2, max_new_tokens=100, seed=1337, temperature=0.8)
+    samples = write(model, tokenizer, ['[Verse 1]\\n'], num_samples=2, max_new_tokens=100, seed=1337)
     print(samples[0].prompt + samples[0].text)
 
-The model and its cache come from the caller's choice of device and dtype; what is plain and what rhymes is decided by
-`search`, see nanorap.rap.rhyme_search.
+The model and its cache come from the caller's choice of device and dtype; what is plain and what rhymes is
+decided by `search`, see nanorap.rap.rhyme_search.
 """
 
 import sys
@@ -34,7 +34,7 @@ def read_prompt(start):
 
 
 def header_keys(name):
-    """Return the keys of the header lines that a run's songs begin with (data/lyrics/prepare.py --header), a list.
+    """Return the list of header lines that a run's songs begin with, by data/lyrics/prepare.py --header.
 
     None for a model whose texts are not songs of prepare.py: a pretrained one, for example.
     """
@@ -44,44 +44,54 @@ def header_keys(name):
 
 
 def header_lines(name, **values):
-    """Return '[Artist: …]\\n[Title: …]\\n' of the values that are given; UserError for one that `name` was trained without."""
+    """Return '[Artist: …]\\n[Title: …]\\n' of the values that are given.
+
+    UserError for a key that the songs of the run `name` were prepared without.
+    """
     keys = header_keys(name) or []
     for key, value in values.items():
         if value.strip() and key not in keys:
-            raise UserError(f"{key}={value}, but the songs of {name} were prepared without the {key}: leave it out, or prepare "
-                            "them with data/lyrics/prepare.py --header=artist,title and train again")
+            raise UserError(f"{key}={value}, but the songs of {name} were prepared without the {key}: leave "
+                            "it out, or prepare them with data/lyrics/prepare.py --header=artist,title and "
+                            "train again")
     lines = {key: ' '.join(values.get(key, '').split()) for key in keys}
     return ''.join(f'[{key.title()}: {value}]\n' for key, value in lines.items() if value)
 
 
 def encode_prompt(tokenizer, prompt, vocab_size, new_song=False):
-    """Return a prompt's ids, at least one. new_song: the end-of-text token, which ends each song, stands before them."""
+    """Return a prompt's ids, at least one.
+
+    new_song: put the end-of-text token before them, as between songs.
+    """
     ids = tokenizer.encode(prompt)
     if new_song or not prompt:
         ids = [tokenizer.eot, *ids]
     if max(ids) >= vocab_size:
-        raise UserError(f"the prompt has token id {max(ids)}, beyond the model's vocabulary of {vocab_size}: the tokenizer "
-                        f"'{tokenizer.name}' is another model's")
+        raise UserError(f"the prompt has token id {max(ids)}, beyond the model's vocabulary of {vocab_size}: "
+                        f"the tokenizer '{tokenizer.name}' is another model's")
     return ids
 
 
 class Sample:
-    """The text that new tokens add to a prompt, decoded as they come: whole characters only, up to a stop text.
+    """The text that new tokens add to a prompt, decoded as they come: whole characters, up to a stop text.
 
-    prompt: the text; prompt_ids: its ids; stops: texts before which the sample ends. Attributes: ids and logprobs of the new
-    tokens, text (without the prompt), is_cut (whether it ended for its length alone).
+    prompt: the text; prompt_ids: its ids; stops: texts before which the sample ends. Attributes: ids and
+    logprobs of the new tokens, text (without the prompt), is_cut (whether it ended for its length alone).
     """
 
     def __init__(self, tokenizer, prompt, prompt_ids, stops=()):
-        self.tokenizer, self.prompt, self.stops = tokenizer, prompt, stops
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.stops = stops
         self.ids, self.logprobs, self.text = [], [], ''
-        self.is_closed, self.is_cut = False, False
+        self.is_closed = False
+        self.is_cut = False
         self.decoded = [i for i in prompt_ids[-DECODING_CONTEXT:] if i != tokenizer.eot]
-        self.pending = []  # ids whose text is not complete yet: a character's bytes may come in several tokens
+        self.pending = []  # ids whose text is not complete: a character's bytes may come in several tokens
         self.n_shown = 0  # characters that new_text() has returned
 
     def add(self, token, logprob):
-        """Add one token. Returns True if a stop text has come, which ends the sample."""
+        """Add one token; return True if a stop text has come, which ends the sample."""
         self.ids.append(token)
         self.logprobs.append(round(logprob, 4))
         self.pending.append(token)
@@ -105,7 +115,7 @@ class Sample:
         self.is_closed, self.is_cut = True, is_cut
 
     def new_text(self):
-        """Return the text that has come since the last call. What may be the beginning of a stop text is held back."""
+        """Return the text since the last call, but for what may be the beginning of a stop text."""
         held_back = 0 if self.is_closed else max((len(stop) - 1 for stop in self.stops), default=0)
         start, self.n_shown = self.n_shown, max(self.n_shown, len(self.text) - held_back)
         return self.text[start : self.n_shown]
@@ -134,11 +144,14 @@ def write(
 ) -> list[Sample]:
     """Continue each prompt num_samples times, and return the Samples, those of the first prompt first.
 
-    model: a GPT, whose device and dtype the cache takes. prompts: of each, the last `context` tokens (None: block_size) are
-    seen. search: None for plain sampling, or rhyme_search.RhymeSearch for lines that keep a rhyme scheme. A sample ends
-    before any of the texts in `stops`, after max_lines lines, or after max_new_tokens. on_text(number of the sample, text) is
-    called with each new piece of text. verbose: a progress bar on a terminal, and a note on prompts that are cropped.
-    sampler: temperature, top_k, top_p, min_p, and repetition_penalty, which plain sampling alone has.
+    model: a GPT; the KV cache takes its device and dtype
+    prompts: the model sees the last `context` tokens of each (None: block_size)
+    new_song: see encode_prompt()
+    search: None for plain sampling, or a RhymeSearch for lines that keep a rhyme scheme
+    stops, max_lines: a sample ends before any of these texts, after so many lines, or after max_new_tokens
+    on_text: called as on_text(number of the sample, text) with each new piece of text
+    verbose: a progress bar on a terminal, and a note on prompts that are cropped
+    sampler: temperature, top_k, top_p, min_p; for plain sampling also repetition_penalty
     """
     context = min(context or model.config.block_size, model.config.block_size)
     prompt_ids = [encode_prompt(tokenizer, prompt, model.config.vocab_size, new_song) for prompt in prompts]
@@ -168,7 +181,8 @@ def write(
               disable=None if verbose and not is_streamed else True) as progress:
         has_ended = (search or generate)(
             model, make_cache, prompt_ids, on_token, num_samples=num_samples, max_new_tokens=max_new_tokens,
-            vocab_size=min(tokenizer.vocab_size, model.config.vocab_size), eot=tokenizer.eot, seed=seed, **sampler)
+            vocab_size=min(tokenizer.vocab_size, model.config.vocab_size), eot=tokenizer.eot, seed=seed,
+            **sampler)
     model.train(was_training)
     for number, sample in enumerate(samples):
         sample.close(is_cut=not has_ended[number])

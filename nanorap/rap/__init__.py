@@ -1,1 +1,1 @@
-"""What knows verse: how words sound, what rhymes, what is copied. No model in it, and no torch but in rhyme_search."""
+"""What knows verse: sounds, rhymes, sections, copies. No model in it; only rhyme_search is handed one."""
