@@ -1,5 +1,5 @@
 """
-A model for other programs: a folder that transformers loads with no code of ours, or a GGUF file for llama.cpp.
+Export a model: a folder that transformers loads without the code here, or a GGUF file for llama.cpp.
 
 $ python export.py --out_dir=out-lyrics                           # into out-lyrics/hf
 $ python export.py --out_dir=out-lyrics --format=gguf             # into out-lyrics/gguf/model.gguf
@@ -30,116 +30,147 @@ license: str | None = None  # for the model card. None: that of the base model, 
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
-LICENSES = {'gpt2': 'mit', 'gpt2-medium': 'mit', 'gpt2-large': 'mit', 'gpt2-xl': 'mit', 'smollm2': 'apache-2.0'}
-BASES = {'smollm2': 'HuggingFaceTB/SmolLM2-135M-Instruct', **{name: f'openai-community/{name}' for name in LICENSES
-                                                              if name.startswith('gpt2')}}
-# what llama.cpp calls the way in which a text is cut into words
+LICENSES = {'gpt2': 'mit', 'gpt2-medium': 'mit', 'gpt2-large': 'mit', 'gpt2-xl': 'mit',
+            'smollm2': 'apache-2.0'}
+BASES = {name: f'openai-community/{name}' for name in LICENSES if name.startswith('gpt2')}
+BASES['smollm2'] = 'HuggingFaceTB/SmolLM2-135M-Instruct'
+# llama.cpp's names of how a text is split into words
 PRE_TOKENIZERS = {'gpt2': 'gpt-2', 'smollm2': 'smollm'}
 for key, choices in (('format', ('hf', 'gguf')), ('weights', tuple(DTYPES))):
     if config[key] not in choices:
         raise UserError(f"--{key}={config[key]}: choose {' or '.join(choices)}")
 name = model_name(out_dir, init_from)
 folder = Path(dest or Path(out_dir) / format)
-OURS = {'config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json', 'README.md', 'model.gguf'}
-if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= OURS):
-    raise UserError(f"{folder} has other things in it: choose another --dest")
+FILES = {'config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json', 'README.md',
+         'model.gguf'}
+if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= FILES):
+    raise UserError(f"{folder} holds other files: choose another --dest")
 numbers = read_results(measures) if measures else {}
 
 gpt, state_dict = pretrained.load(name)
 tokenizer = load_tokenizer(name)
-kind = pretrained.family(gpt)  # the refusal comes before anything is written
+kind = pretrained.family(gpt)  # an error for other models comes before anything is written
 
 
 def run_settings():
-    """The options of the run behind out_dir, as far as its folders still have them."""
+    """Return the options of the run in out_dir, as far as its folders still have them."""
     steps = sorted(Path(out_dir).glob('step-*/state.json'))
     return read_json(steps[-1]).get('settings', {}) if steps and init_from == 'resume' else {}
 
 
+USE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained('FOLDER')
+model = AutoModelForCausalLM.from_pretrained('FOLDER')
+ids = tokenizer('[Verse 1]\\n', return_tensors='pt').input_ids
+print(tokenizer.decode(model.generate(ids, max_new_tokens=200, do_sample=True)[0]))
+```"""
+
+
 def model_card():
-    settings, about = run_settings(), {}
+    """Return the text of the model card, README.md."""
+    settings, best = run_settings(), {}
     if init_from == 'resume':
-        about = read_json(Path(out_dir) / 'best' / 'config.json')
+        best = read_json(Path(out_dir) / 'best' / 'config.json')
     base = settings.get('init_from') if init_from == 'resume' else init_from
     base = None if base in ('scratch', 'resume') else base
-    licence = license or LICENSES.get(base)
-    head = ['---', f'license: {licence or "other"}', 'language: en', 'library_name: transformers',
-            'pipeline_tag: text-generation', 'tags: [rap, lyrics]']
-    head += [f'base_model: {BASES.get(base)}'] * (base in BASES) + ['---']
-    trained = [f"- architecture: {kind}, {sum(t.numel() for t in state_dict.values()) / 1e6:.1f}M parameters, a context of "
-               f"{gpt['block_size']} tokens",
-               f"- base model: {base or ('unknown' if not settings else 'none, trained from scratch')}",
-               f"- licence of the base model: {LICENSES.get(base, 'see the base model' if base else 'none')}",
-               f"- data: {settings.get('dataset', 'unknown')}, tokenizer {tokenizer.name}"]
-    if about:
-        loss = about.get('val_loss')
-        trained.append(f"- {about.get('step')} updates; loss on held-out songs "
-                       + (f"{loss:.4f} nats per token" if loss is not None else "not measured"))
-    parts = ['\n'.join(head), f'# {Path(name).name}', "Rap lyrics, by a GPT that was trained with NanoRapGPT.",
-             "**Explicit content**: rap lyrics may hold profanity, slurs, violence, drugs and sex, and so may what this model "
-             "writes. Nothing filters it.", '## Training', '\n'.join(trained), '## Use',
-             "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\ntokenizer = "
-             "AutoTokenizer.from_pretrained('FOLDER')\nmodel = AutoModelForCausalLM.from_pretrained('FOLDER')\nids = "
-             "tokenizer('[Verse 1]\\n', return_tensors='pt').input_ids\nprint(tokenizer.decode(model.generate(ids, "
-             "max_new_tokens=200, do_sample=True)[0]))\n```",
+
+    head = ['---', f'license: {license or LICENSES.get(base) or "other"}', 'language: en',
+            'library_name: transformers', 'pipeline_tag: text-generation', 'tags: [rap, lyrics]']
+    if base in BASES:
+        head.append(f'base_model: {BASES[base]}')
+    head.append('---')
+
+    n_params = sum(tensor.numel() for tensor in state_dict.values())
+    no_base = 'none, trained from scratch' if settings else 'unknown'
+    base_licence = LICENSES.get(base, 'see the base model' if base else 'none')
+    training = [
+        f"- architecture: {kind}, {n_params / 1e6:.1f}M parameters, a context of {gpt['block_size']} tokens",
+        f"- base model: {base or no_base}",
+        f"- licence of the base model: {base_licence}",
+        f"- data: {settings.get('dataset', 'unknown')}, tokenizer {tokenizer.name}",
+    ]
+    if best:
+        loss = best.get('val_loss')
+        loss = "not measured" if loss is None else f"{loss:.4f} nats per token"
+        training.append(f"- {best.get('step')} updates; loss on held-out songs {loss}")
+
+    parts = ['\n'.join(head), f'# {Path(name).name}',
+             "Rap lyrics, by a GPT that was trained with NanoRapGPT.",
+             "**Explicit content**: rap lyrics may hold profanity, slurs, violence, drugs and sex, and so "
+             "may what this model writes. Nothing filters it.",
+             '## Training', '\n'.join(training),
+             '## Use', USE,
              '## Measures', tables(numbers) if numbers else "None were given (`export.py --measures=FILE`)."]
     return '\n\n'.join(parts) + '\n'
 
 
 def write_hf(folder):
+    """Write a folder in the transformers format."""
     tensors = pretrained.to_transformers(gpt, state_dict)
     tensors = {key: tensor.to(DTYPES[weights]).contiguous() for key, tensor in tensors.items()}
     save_file(tensors, folder / 'model.safetensors', metadata=dict(format='pt'))
-    theirs = pretrained.transformers_config(gpt, tokenizer.eot) | dict(dtype=weights)
+    model_config = pretrained.transformers_config(gpt, tokenizer.eot) | dict(dtype=weights)
     library = tokenizer.as_library()
     library.encode_special_tokens = False
     library.save(str(folder / 'tokenizer.json'))
     eot = library.id_to_token(tokenizer.eot)
-    about = dict(tokenizer_class='PreTrainedTokenizerFast', bos_token=eot, eos_token=eot, model_max_length=gpt['block_size'],
-                 clean_up_tokenization_spaces=False)
-    for file, content in (('config.json', theirs), ('tokenizer_config.json', about)):
+    tokenizer_config = dict(tokenizer_class='PreTrainedTokenizerFast', bos_token=eot, eos_token=eot,
+                            model_max_length=gpt['block_size'], clean_up_tokenization_spaces=False)
+    for file, content in (('config.json', model_config), ('tokenizer_config.json', tokenizer_config)):
         (folder / file).write_text(dumps(content, indent=1) + '\n', encoding='utf-8')
     (folder / 'README.md').write_text(model_card(), encoding='utf-8')
 
 
 def write_gguf(folder):
+    """Write model.gguf (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
     import gguf
 
     if tokenizer.name not in PRE_TOKENIZERS:
-        raise UserError(f"tokenizer='{tokenizer.name}': llama.cpp knows {' and '.join(PRE_TOKENIZERS)}; use --format=hf")
+        raise UserError(f"tokenizer='{tokenizer.name}': llama.cpp knows {' and '.join(PRE_TOKENIZERS)}; "
+                        "use --format=hf")
     writer = gguf.GGUFWriter(folder / 'model.gguf', kind)
     writer.add_name(Path(name).name)
-    for add, field in ((writer.add_block_count, 'n_layer'), (writer.add_context_length, 'block_size'),
-                       (writer.add_embedding_length, 'n_embd'), (writer.add_feed_forward_length, 'n_hidden'),
-                       (writer.add_head_count, 'n_head'), (writer.add_head_count_kv, 'n_kv_head'),
-                       (writer.add_vocab_size, 'vocab_size')):
-        add(gpt[field])
+    writer.add_block_count(gpt['n_layer'])
+    writer.add_context_length(gpt['block_size'])
+    writer.add_embedding_length(gpt['n_embd'])
+    writer.add_feed_forward_length(gpt['n_hidden'])
+    writer.add_head_count(gpt['n_head'])
+    writer.add_head_count_kv(gpt['n_kv_head'])
+    writer.add_vocab_size(gpt['vocab_size'])
     if kind == 'llama':
         writer.add_layer_norm_rms_eps(gpt['norm_eps'])
         writer.add_rope_freq_base(gpt['rope_theta'])
         writer.add_rope_dimension_count(gpt['n_embd'] // gpt['n_head'])
     else:
         writer.add_layer_norm_eps(gpt['norm_eps'])
+
     # the tokenizer
     library = tokenizer.as_library()
-    about = loads(library.to_str())
-    special = {token['id'] for token in about['added_tokens'] if token['special']}
-    tokens = [library.id_to_token(i) or f'[PAD{i}]' for i in range(gpt['vocab_size'])]
-    merges = [merge if isinstance(merge, str) else ' '.join(merge) for merge in about['model']['merges']]
+    content = loads(library.to_str())
+    special = {token['id'] for token in content['added_tokens'] if token['special']}
+    names = [library.id_to_token(i) for i in range(gpt['vocab_size'])]
+    types = gguf.TokenType
+    kinds_of_token = [types.CONTROL if i in special else types.UNUSED if token is None else types.NORMAL
+                      for i, token in enumerate(names)]
+    merges = [merge if isinstance(merge, str) else ' '.join(merge) for merge in content['model']['merges']]
     writer.add_tokenizer_model('gpt2')
     writer.add_tokenizer_pre(PRE_TOKENIZERS[tokenizer.name])
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if i in special else 5 if library.id_to_token(i) is None else 1 for i in range(len(tokens))])
+    writer.add_token_list([token or f'[PAD{i}]' for i, token in enumerate(names)])
+    writer.add_token_types(kinds_of_token)
     writer.add_token_merges(merges)
-    for add in (writer.add_bos_token_id, writer.add_eos_token_id):
-        add(tokenizer.eot)
+    writer.add_bos_token_id(tokenizer.eot)
+    writer.add_eos_token_id(tokenizer.eot)
     writer.add_add_bos_token(False)
+
     # the weights: vectors stay in float32, as llama.cpp wants them
-    kinds = dict(float32=gguf.GGMLQuantizationType.F32, float16=gguf.GGMLQuantizationType.F16,
-                 bfloat16=gguf.GGMLQuantizationType.BF16)
+    number_formats = dict(float32=gguf.GGMLQuantizationType.F32, float16=gguf.GGMLQuantizationType.F16,
+                          bfloat16=gguf.GGMLQuantizationType.BF16)
     for key, tensor in pretrained.to_gguf(gpt, state_dict).items():
-        to = kinds[weights] if tensor.dim() > 1 else kinds['float32']
-        writer.add_tensor(key, gguf.quants.quantize(tensor.float().numpy(), to), raw_dtype=to)
+        number_format = number_formats[weights if tensor.dim() > 1 else 'float32']
+        data = gguf.quants.quantize(tensor.float().numpy(), number_format)
+        writer.add_tensor(key, data, raw_dtype=number_format)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

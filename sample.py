@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from model import GPT
@@ -25,13 +26,15 @@ from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
 out_dir: str  # a run's folder, whose best/ is loaded
-init_from = 'resume'  # resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder or hub name
+# resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder or hub name
+init_from = 'resume'
 start = ''  # the prompt, or FILE:path, with --- on a line between several. Empty: start from end of text
 artist = ''  # in whose manner, and
 title = ''  # under which title: for a model whose songs were prepared with --header
-new_song: bool | None = None  # the prompt begins a song, after an end of text. None: for a model of data/lyrics/prepare.py
-num_samples = 10  # of each prompt; all are drawn in one batch
-max_new_tokens = 500  # of each sample, which may end before
+# the prompt begins a song, after an end-of-text token. None: for a model of data/lyrics/prepare.py
+new_song: bool | None = None
+num_samples = 10  # per prompt; all are drawn in one batch
+max_new_tokens = 500  # per sample, which may end before
 stop = ''  # a sample ends before this text; | between several, \n for a line break
 temperature = 0.8  # 1.0: as the model says; lower: less random; 0.0: always the most likely token
 top_k: int | None = 200  # draw from the k most likely tokens. None: from all
@@ -39,33 +42,38 @@ top_p = 1.0  # draw from the most likely tokens that hold this share of the prob
 min_p = 0.0  # draw from tokens at least this share as likely as the likeliest
 repetition_penalty = 1.0  # above 1: tokens that were there before are less likely
 rhyme = ''  # a scheme that lines are to keep, AABB, ABAB, XAXA (X is free), repeated over each section
-syllables: int | None = None  # of each line, give or take one, with --rhyme
-show_rhymes = False  # words that rhyme in one colour
-interactive = False  # type a line, and the model goes on from there
-bars = 4  # lines of an answer, with --interactive
+syllables: int | None = None  # per line, give or take one, with --rhyme
+show_rhymes = False  # show words that rhyme in the same colour
+interactive = False  # type a line, and the model continues
+bars = 4  # lines that the model adds to yours, with --interactive
 seed: int
 quantize: str | None = None  # int8: a quarter of the memory to read, for a CPU
-output: str | None = None  # also write the samples to this file; .jsonl: one JSON object a sample; .html: rhymes in colour
+# also write the samples to this file; .jsonl: one JSON object per sample; .html: rhymes in colour
+output: str | None = None
 device: str
 dtype: str
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
 
 rt = setup(device, dtype)
-for bad, advice in [(num_samples < 1, "num_samples must be 1 or more"),
-                    (max_new_tokens < 1, "max_new_tokens must be 1 or more"),
-                    (bars < 1, "bars must be 1 or more"),
-                    (seed < 0, "seed must be 0 or more"),
-                    (temperature < 0, "temperature must be 0 or more"),
-                    (top_k is not None and top_k < 1, "top_k must be 1 or more, or None for all tokens"),
-                    (not 0 < top_p <= 1, "top_p must lie above 0, and at most at 1"),
-                    (not 0 <= min_p <= 1, "min_p must lie in [0, 1]"),
-                    (repetition_penalty <= 0, "repetition_penalty must be above 0"),
-                    (syllables is not None and not rhyme, "syllables must come with --rhyme, as in --rhyme=XX --syllables=10"),
-                    (syllables is not None and not 2 <= syllables <= 24, "syllables must lie between 2 and 24"),
-                    (rhyme and repetition_penalty != 1, "repetition_penalty must be left out with --rhyme"),
-                    (interactive and output, "output must be left out with --interactive")]:
-    if bad:
+checks = [
+    (num_samples < 1, "num_samples must be 1 or more"),
+    (max_new_tokens < 1, "max_new_tokens must be 1 or more"),
+    (bars < 1, "bars must be 1 or more"),
+    (seed < 0, "seed must be 0 or more"),
+    (temperature < 0, "temperature must be 0 or more"),
+    (top_k is not None and top_k < 1, "top_k must be 1 or more, or None for all tokens"),
+    (not 0 < top_p <= 1, "top_p must lie above 0, and at most at 1"),
+    (not 0 <= min_p <= 1, "min_p must lie in [0, 1]"),
+    (repetition_penalty <= 0, "repetition_penalty must be above 0"),
+    (syllables is not None and not rhyme,
+     "syllables must come with --rhyme, as in --rhyme=XX --syllables=10"),
+    (syllables is not None and not 2 <= syllables <= 24, "syllables must lie between 2 and 24"),
+    (rhyme and repetition_penalty != 1, "repetition_penalty must be left out with --rhyme"),
+    (interactive and output, "output must be left out with --interactive"),
+]
+for is_wrong, advice in checks:
+    if is_wrong:
         raise UserError(f"sample.py: {advice}")
 if rhyme:
     check_scheme(rhyme)
@@ -84,17 +92,18 @@ stops = [text.replace('\\n', '\n') for text in stop.split('|') if text]
 sampler = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
 if rhyme:
     endings = Endings(tokenizer, min(tokenizer.vocab_size, model.config.vocab_size))
-    how = dict(search=RhymeSearch(endings, rhyme, syllables), **sampler)
+    method = dict(search=RhymeSearch(endings, rhyme, syllables))
 else:
-    how = dict(repetition_penalty=repetition_penalty, **sampler)
+    method = dict(repetition_penalty=repetition_penalty)
 
 
-def sample(prompts, num_samples, **options):
-    """Samples of each prompt, by the options above; options: more of nanorap.text.write()."""
+def sample(prompts, num_samples, **more):
+    """Return Samples of each prompt, by the options above; more: further options of nanorap.text.write()."""
     return write(model, tokenizer, prompts, num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed,
-                 new_song=new_song, stops=stops, **how, **options)
+                 new_song=new_song, stops=stops, **sampler, **method, **more)
 
 
+# line by line
 if interactive:
     print(f"Type a line, and the model adds {bars}; an empty line ends it.")
     text = header + prompts[0]
@@ -102,29 +111,33 @@ if interactive:
         while line := input('> '):
             text += line + '\n'
             [answer] = sample([text], 1, max_lines=bars)
-            added = answer.text.strip('\n') + '\n'
-            print(ansi(text + added)[len(ansi(text)) :] if show_rhymes else added, end='')
-            text += added
+            new_lines = answer.text.strip('\n') + '\n'
+            # a rhyme has its colour by all lines so far
+            print(ansi(text + new_lines)[len(ansi(text)) :] if show_rhymes else new_lines, end='')
+            text += new_lines
     except EOFError:
         print()
     raise SystemExit(0)
 
+# all samples at once; a single one is shown as it is written
 prompts = [header + prompt for prompt in prompts]
 is_streamed = len(prompts) * num_samples == 1 and sys.stdout.isatty() and not show_rhymes
 if is_streamed:
     print(prompts[0], end='', flush=True)
-    samples = sample(prompts, num_samples, verbose=True, on_text=lambda _, text: print(text, end='', flush=True))
+    show = partial(print, end='', flush=True)
+    samples = sample(prompts, num_samples, verbose=True, on_text=lambda _, text: show(text))
     print()
 else:
     samples = sample(prompts, num_samples, verbose=True)
 texts = [one.prompt + one.text for one in samples]
 if not is_streamed:
-    print(*map(ansi, texts) if show_rhymes else texts, sep='\n---------------\n')
+    print(*(map(ansi, texts) if show_rhymes else texts), sep='\n---------------\n')
 if output:
     if output.endswith('.jsonl'):
         settings = dict(seed=seed, **sampler, repetition_penalty=repetition_penalty, stop=stop, rhyme=rhyme,
                         syllables=syllables, quantize=quantize, model=name)
-        entries = [dict(text=text, prompt=one.prompt, sample=i % num_samples, **settings, ids=one.ids, logprobs=one.logprobs)
+        entries = [dict(text=text, prompt=one.prompt, sample=i % num_samples, **settings, ids=one.ids,
+                        logprobs=one.logprobs)
                    for i, (text, one) in enumerate(zip(texts, samples, strict=True))]
         content = ''.join(json.dumps(entry, ensure_ascii=False) + '\n' for entry in entries)
     elif output.endswith('.html'):

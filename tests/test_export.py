@@ -108,5 +108,5 @@ def test_model_card_and_mistakes(char_data, tmp_path):
         assert words in card, words
     run('export.py', f'--out_dir={out}')  # once more, over the old one
     assert "tokenizer='char'" in run('export.py', f'--out_dir={out}', '--format=gguf', ok=False).message
-    assert 'other things' in run('export.py', f'--out_dir={out}', f'--dest={out / "best"}', ok=False).message
+    assert 'holds other files' in run('export.py', f'--out_dir={out}', f'--dest={out / "best"}', ok=False).message
     run('sample.py', f'--init_from={out / "hf"}', '--start=[Hook]', '--num_samples=1', '--max_new_tokens=3', '--device=cpu')
