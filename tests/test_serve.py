@@ -304,7 +304,7 @@ class Page:
                     "{bubbles: true})))", name, str(value))
 
     def clear(self):
-        self.js("change('')")
+        self.js("setText('')")
 
     def done(self):
         self.wait("!writing")
@@ -341,9 +341,9 @@ def test_colours_and_margin(page):
     page.type('\b\b\band a wall')
     page.wait("mirror.lastChild.textContent.includes('a wall') && !mirror.lastChild.querySelector('.letter')")
     # the mirror lies exactly behind the text, however it wraps
-    page.js("change(arguments[0])", ('a long line that has to wrap   ' * 9 + '\n\n') * 3 + 'x' * 300)
-    boxes = page.js("[area.scrollHeight, mirror.offsetHeight, area.clientWidth, shown[0].node.clientWidth - "
-                    "parseFloat(getComputedStyle(shown[0].node).paddingLeft)]")
+    page.js("setText(arguments[0])", ('a long line that has to wrap   ' * 9 + '\n\n') * 3 + 'x' * 300)
+    boxes = page.js("[area.scrollHeight, mirror.offsetHeight, area.clientWidth, renderedLines[0].node.clientWidth - "
+                    "parseFloat(getComputedStyle(renderedLines[0].node).paddingLeft)]")
     assert abs(boxes[0] - boxes[1]) <= 1 and abs(boxes[2] - boxes[3]) <= 1
 
 
@@ -395,7 +395,7 @@ def test_alternatives_and_the_scheme(page):
                       "[...document.querySelectorAll('.card .verse')].map(verse => verse.textContent)")
     assert len(cards) == 8 and len(set(cards)) > 1 and page.text == first
     page.driver.switch_to.active_element.send_keys('3')
-    assert page.text == 'Yo the cat\n' + page.js("piece.text") and cards[2] in page.text
+    assert page.text == 'Yo the cat\n' + page.js("lastPiece.text") and cards[2] in page.text
     assert page.js("$('choices').hidden && document.activeElement === area")
     page.click('undo')
     assert page.text == first
@@ -414,7 +414,7 @@ def test_text_is_text(page):
     page.click('another')
     page.done()
     page.wait("!document.querySelector('.card').disabled && document.querySelector('.card').click() === undefined")
-    page.wait("shown[0].mark")
+    page.wait("renderedLines[0].analysis")
     assert page.js("mirror.textContent").find(evil) >= 0 and page.text.startswith(evil)
     assert page.js("window.hit === undefined && !mirror.querySelector('script, img')")
 
@@ -422,7 +422,7 @@ def test_text_is_text(page):
 def test_save_and_link(page, port, tmp_path):
     page.driver.execute_cdp_cmd('Browser.setDownloadBehavior', dict(behavior='allow', downloadPath=str(tmp_path)))
     text = '🎤 “Yo” <b>\n' + VERSE
-    page.js("change(arguments[0])", text)
+    page.js("setText(arguments[0])", text)
     page.set(temperature=1.25, scheme='own', own='AABBA', seed=9, top_k='')
     for kind in ('txt', 'html', 'json'):
         page.click('save')

@@ -1,11 +1,11 @@
-// The page of serve.py. What the model and the writer write is put into the page as text alone, never as HTML.
+// The page of serve.py. Text of the model and of the writer enters it as text nodes only, never as HTML.
 'use strict'
 
 const $ = id => document.getElementById(id)
 const [area, mirror, form] = [$('text'), $('mirror'), $('settings')]
 const fields = form.elements
 
-// ---- talking to the server
+// ---- requests to the server
 
 async function post(path, body, signal) {
   const answer = await fetch(path, {method: 'POST', headers: {'Content-Type': 'application/json'},
@@ -13,15 +13,15 @@ async function post(path, body, signal) {
       throw e.name === 'AbortError' ? e : new Error('the server does not answer: is serve.py still running?')
     })
   if (!answer.ok) {
-    const said = await answer.json().catch(() => ({}))
-    throw new Error(said.detail || `the server answered ${answer.status}: try again`)
+    const error = await answer.json().catch(() => ({}))
+    throw new Error(error.detail || `the server answered ${answer.status}: try again`)
   }
   return answer
 }
 
-/** The events of POST /api/generate, one by one. */
-async function* generate(ask, signal) {
-  const answer = await post('/api/generate', {...ask, stream: true}, signal)
+/** Yield the events of POST /api/generate, one by one. */
+async function* generate(request, signal) {
+  const answer = await post('/api/generate', {...request, stream: true}, signal)
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
   let rest = ''
   for (;;) {
@@ -35,30 +35,33 @@ async function* generate(ask, signal) {
   }
 }
 
-// ---- the editor: a mirror behind the textarea has the colours, line by line
+// ---- the editor: a mirror behind the textarea shows the colours, line by line
 
-let shown = [] // a line each: {text, mark: what the server said of it, node}
-let waiting = false // whether a model is writing at the end
+let renderedLines = [] // per line: {text, analysis: of the server, node}
+let isWaiting = false // whether a model is writing at the end
 
-function paint(text) {
+/** Render the lines of a text that have changed. */
+
+function render(text) {
   const lines = text.split('\n')
-  let head = 0, tail = 0
-  while (head < Math.min(lines.length, shown.length) && lines[head] === shown[head].text) head++
-  while (tail < Math.min(lines.length, shown.length) - head && lines.at(-1 - tail) === shown.at(-1 - tail).text) tail++
-  const old = shown.slice(head, shown.length - tail)
+  const most = Math.min(lines.length, renderedLines.length)
+  let head = 0, tail = 0 // lines that are the same at the beginning and at the end
+  while (head < most && lines[head] === renderedLines[head].text) head++
+  while (tail < most - head && lines.at(-1 - tail) === renderedLines.at(-1 - tail).text) tail++
+  const old = renderedLines.slice(head, renderedLines.length - tail)
   const fresh = lines.slice(head, lines.length - tail).map((line, i) => {
-    // until the server has been asked, a line that is being edited keeps the colours of the words that are still in place
-    const was = old[i], letters = [...line]
-    const mark = was?.mark && {...was.mark, spans: was.mark.spans.filter(([a, b]) =>
-      letters.slice(a, b).join('') === [...was.text].slice(a, b).join(''))}
-    return {text: line, mark, node: lineNode(line, mark)}
+    // until its next analysis, a line that is being edited keeps the colours of words that are still in place
+    const before = old[i], letters = [...line]
+    const isInPlace = ([a, b]) => letters.slice(a, b).join('') === [...before.text].slice(a, b).join('')
+    const analysis = before?.analysis && {...before.analysis, spans: before.analysis.spans.filter(isInPlace)}
+    return {text: line, analysis, node: lineNode(line, analysis)}
   })
   old.forEach(line => line.node.remove())
-  const next = shown[shown.length - tail]?.node ?? null
+  const next = renderedLines[renderedLines.length - tail]?.node ?? null
   fresh.forEach(line => mirror.insertBefore(line.node, next))
-  shown.splice(head, old.length, ...fresh)
+  renderedLines.splice(head, old.length, ...fresh)
   mirror.querySelector('.wait')?.classList.remove('wait')
-  if (waiting) shown.at(-1).node.classList.add('wait')
+  if (isWaiting) renderedLines.at(-1).node.classList.add('wait')
 }
 
 function element(tag, className, text = '') {
@@ -68,8 +71,8 @@ function element(tag, className, text = '') {
   return node
 }
 
-/** A line's words, those that rhyme in spans of their own. Positions count code points, as Python does. */
-function coloured(line, spans) {
+/** Return a line's words, those that rhyme in spans. Positions count code points, as in Python. */
+function colouredWords(line, spans) {
   const parts = document.createDocumentFragment(), letters = [...line]
   let at = 0
   for (const [start, end, number, internal] of spans) {
@@ -81,47 +84,50 @@ function coloured(line, spans) {
   return parts
 }
 
-function lineNode(line, mark) {
+function lineNode(line, analysis) {
   const node = element('div', line.trimStart().startsWith('[') ? 'line head' : 'line')
   const words = element('span', 'words'), gutter = element('span', 'gutter')
-  words.append(coloured(line, mark?.spans ?? []))
-  if (mark?.letter) {
-    const end = mark.spans.find(span => !span[3])
-    gutter.append(element('span', `letter end c${end ? end[2] % 12 : 0}`, mark.letter))
+  words.append(colouredWords(line, analysis?.spans ?? []))
+  if (analysis?.letter) {
+    const end = analysis.spans.find(span => !span[3])
+    gutter.append(element('span', `letter end c${end ? end[2] % 12 : 0}`, analysis.letter))
   }
-  if (mark?.syllables) gutter.append(element('span', 'count', mark.syllables))
-  if (mark?.copied) {
+  if (analysis?.syllables) gutter.append(element('span', 'count', analysis.syllables))
+  if (analysis?.copied) {
     node.classList.add('copied')
-    gutter.title = `${mark.copied.words} words in a row are in ${mark.copied.song}`
+    gutter.title = `${analysis.copied.words} words in a row are in ${analysis.copied.song}`
   }
   node.append(gutter, words)
   return node
 }
 
-let asking = false, askAgain = false, timer = 0
-function listen() { // ask the server what rhymes, not more than once at a time
+let isAnalysing = false, analyseAgain = false, timer = 0
+
+/** Ask the server what rhymes, soon, and not more than once at a time. */
+function scheduleAnalysis() {
   clearTimeout(timer)
   timer = setTimeout(async () => {
-    if (asking) return void (askAgain = true)
-    asking = true
+    if (isAnalysing) return void (analyseAgain = true)
+    isAnalysing = true
     const text = area.value
     try {
-      const found = await (await post('/api/analyse', {text})).json()
-      if (text === area.value) mark(found)
-    } catch (e) { say(e.message, true) }
-    asking = false
-    if (askAgain || text !== area.value) { askAgain = false; listen() }
+      const analysis = await (await post('/api/analyse', {text})).json()
+      if (text === area.value) showAnalysis(analysis)
+    } catch (e) { showStatus(e.message, true) }
+    isAnalysing = false
+    if (analyseAgain || text !== area.value) { analyseAgain = false; scheduleAnalysis() }
   }, 120)
 }
 
-function mark({lines, density}) {
-  lines.forEach((found, i) => {
-    const line = shown[i]
-    if (JSON.stringify(line.mark) === JSON.stringify(found)) return
-    const node = lineNode(line.text, found)
+/** Show an analysis of the text: colours, counts, copied lines. */
+function showAnalysis({lines, density}) {
+  lines.forEach((analysis, i) => {
+    const line = renderedLines[i]
+    if (JSON.stringify(line.analysis) === JSON.stringify(analysis)) return
+    const node = lineNode(line.text, analysis)
     node.classList.toggle('wait', line.node.classList.contains('wait'))
     line.node.replaceWith(node)
-    Object.assign(line, {mark: found, node})
+    Object.assign(line, {analysis, node})
   })
   const bars = lines.filter(line => line.syllables)
   const rhymed = bars.filter(line => line.letter).length
@@ -134,110 +140,135 @@ function mark({lines, density}) {
     p.append(element('q', '', copy.line))
     return p
   }))
-  tellLine()
+  showLineInfo()
 }
 
-function tellLine() {
+/** Show the counts of the line in which the caret is. */
+function showLineInfo() {
   const number = area.value.slice(0, area.selectionStart).split('\n').length
-  const found = shown[number - 1]?.mark
-  $('line-info').textContent = found?.syllables ? `line ${number}  ·  ${found.syllables} syllables` +
-    (found.letter ? `  ·  rhyme ${found.letter}` : '') + (found.copied ? '  ·  copied' : '') : ''
+  const analysis = renderedLines[number - 1]?.analysis
+  const parts = analysis?.syllables ? [`line ${number}`, `${analysis.syllables} syllables`] : []
+  if (parts.length && analysis.letter) parts.push(`rhyme ${analysis.letter}`)
+  if (parts.length && analysis.copied) parts.push('copied')
+  $('line-info').textContent = parts.join('  ·  ')
 }
 
-// ---- changes, and the way back
+// ---- changes, undo and redo
 
-let piece = null // {start, text}: what the model wrote last, if it is still there
-const past = [], future = []
-let typing = 0 // when the last key was pressed: keys in a row are undone together
+let lastPiece = null // {start, text}: what the model wrote last, if it is still there
+const undoStack = [], redoStack = []
+let lastKeyTime = 0 // keys pressed in a row are undone together
 
-const state = () => ({text: area.value, caret: area.selectionStart, piece})
-function remember(entry = state()) {
-  if (past.at(-1)?.text !== entry.text) past.push(entry)
-  if (past.length > 300) past.shift()
-  future.length = 0
+const state = () => ({text: area.value, caret: area.selectionStart, piece: lastPiece})
+
+/** Put the present state, or `entry`, on the undo stack. */
+function pushUndo(entry = state()) {
+  if (undoStack.at(-1)?.text !== entry.text) undoStack.push(entry)
+  if (undoStack.length > 300) undoStack.shift()
+  redoStack.length = 0
 }
 
-function travel(from, to) {
+const undo = () => restoreFrom(undoStack, redoStack)
+const redo = () => restoreFrom(redoStack, undoStack)
+
+/** Undo or redo: restore the state on top of the stack `from`, and put the present one on the stack `to`. */
+function restoreFrom(from, to) {
   stop()
   closeChoices()
   const entry = from.pop()
   if (!entry) return
   to.push(state())
-  piece = entry.piece
-  change(entry.text, entry.caret)
-  typing = 0
+  lastPiece = entry.piece
+  setText(entry.text, entry.caret)
+  lastKeyTime = 0
 }
 
-/** Put a text into the editor; whoever calls this remembers what was there. */
-function change(text, caret = text.length) {
+/** Replace the editor's text; the caller has put the old state on the undo stack. */
+function setText(text, caret = text.length) {
   area.value = text
   area.setSelectionRange(caret, caret)
-  changed()
+  onChange()
 }
 
-let before = {text: '', caret: 0, piece: null}
-function changed() {
-  paint(area.value)
-  listen()
-  before = state()
-  $('undo').disabled = !past.length
-  $('redo').disabled = !future.length
-  try { localStorage.setItem('draft', JSON.stringify({text: area.value, settings: settings()})) } catch { /* storage is off */ }
+let lastState = {text: '', caret: 0, piece: null}
+
+/** Everything that follows from a change of the text or of the settings. */
+function onChange() {
+  render(area.value)
+  scheduleAnalysis()
+  lastState = state()
+  $('undo').disabled = !undoStack.length
+  $('redo').disabled = !redoStack.length
+  const draft = {text: area.value, settings: settings()}
+  try { localStorage.setItem('draft', JSON.stringify(draft)) } catch { /* storage is off */ }
 }
 
 area.addEventListener('input', () => {
-  if (Date.now() - typing > 1200) remember(before)
-  else future.length = 0
-  typing = Date.now()
-  const shift = area.value.length - before.text.length
-  let same = 0 // where the change begins
-  while (same < area.value.length && area.value[same] === before.text[same]) same++
-  same = Math.min(same, area.selectionStart)
-  if (writing && same < writing.at) writing.at = Math.min(Math.max(same, writing.at + shift), area.value.length)
-  if (piece && same <= piece.start) piece = {...piece, start: piece.start + shift}
-  if (piece && !area.value.startsWith(piece.text, piece.start)) piece = null
+  if (Date.now() - lastKeyTime > 1200) pushUndo(lastState)
+  else redoStack.length = 0
+  lastKeyTime = Date.now()
+  const shift = area.value.length - lastState.text.length
+  let start = 0 // where the change begins
+  while (start < area.value.length && area.value[start] === lastState.text[start]) start++
+  start = Math.min(start, area.selectionStart)
+  if (writing && start < writing.at) {
+    writing.at = Math.min(Math.max(start, writing.at + shift), area.value.length)
+  }
+  if (lastPiece && start <= lastPiece.start) lastPiece = {...lastPiece, start: lastPiece.start + shift}
+  if (lastPiece && !area.value.startsWith(lastPiece.text, lastPiece.start)) lastPiece = null
   if (!writing) closeChoices()
-  changed()
+  onChange()
 })
 area.addEventListener('beforeinput', e => {
-  if (e.inputType === 'historyUndo') { e.preventDefault(); travel(past, future) }
-  if (e.inputType === 'historyRedo') { e.preventDefault(); travel(future, past) }
+  if (e.inputType === 'historyUndo') { e.preventDefault(); undo() }
+  if (e.inputType === 'historyRedo') { e.preventDefault(); redo() }
 })
-document.addEventListener('selectionchange', () => { if (document.activeElement === area) { before.caret = area.selectionStart; tellLine() } })
+document.addEventListener('selectionchange', () => {
+  if (document.activeElement !== area) return
+  lastState.caret = area.selectionStart
+  showLineInfo()
+})
 
 // ---- settings
 
 const number = name => fields[name].value === '' ? null : Number(fields[name].value)
 function settings() {
-  const found = {}
-  for (const field of fields) if (field.name) found[field.name] = field.type === 'checkbox' ? field.checked : field.value
-  return found
+  const values = {}
+  for (const field of fields) {
+    if (field.name) values[field.name] = field.type === 'checkbox' ? field.checked : field.value
+  }
+  return values
 }
 
-function restore(wanted) {
+/** Fill the fields with saved settings. */
+function restoreSettings(saved) {
   for (const field of fields) {
-    if (!field.name || !(field.name in wanted)) continue
-    const value = wanted[field.name]
+    if (!field.name || !(field.name in saved)) continue
+    const value = saved[field.name]
     if (field.type === 'checkbox') field.checked = value === true
     else if (field.tagName !== 'SELECT') field.value = String(value)
     else if ([...field.options].some(option => option.value === value)) field.value = value
-    else if (field.name === 'model') say(`the model ${value} is not here; this is ${field.value}`, true)
+    else if (field.name === 'model') {
+      showStatus(`the model ${value} is not here; this is ${field.value}`, true)
+    }
   }
-  showFields()
+  updateFields()
 }
 
 let models = []
-function showFields() {
+
+/** Show the fields that the present choices need. */
+function updateFields() {
   $('own-label').hidden = fields.scheme.value !== 'own'
   $('temperature-out').textContent = Number(fields.temperature.value).toFixed(2).replace(/0$/, '')
   const header = models.find(model => model.name === fields.model.value)?.header ?? []
   for (const label of form.querySelectorAll('[data-header]')) label.hidden = !header.includes(label.dataset.header)
 }
-form.addEventListener('input', () => { showFields(); changed() })
+form.addEventListener('input', () => { updateFields(); onChange() })
 form.addEventListener('submit', e => e.preventDefault())
 
-/** What to ask of the server for a prompt; an Error where a field has what it can't have. */
-function ask(prompt, samples, seed) {
+/** Return the body of POST /api/generate for a prompt; an Error if a field's value is not valid. */
+function generateRequest(prompt, samples, seed) {
   for (const field of fields) {
     if (field.name && !field.checkValidity()) {
       if (form.offsetParent === null) toggleSettings(true)
@@ -248,109 +279,116 @@ function ask(prompt, samples, seed) {
   const own = fields.scheme.value === 'own' ? fields.own.value.toUpperCase() : fields.scheme.value
   const syllables = number('syllables')
   const lines = number('lines')
-  const wanted = {prompt, lines, num_samples: samples, seed, syllables, rhyme: own || (syllables ? 'X' : ''),
+  const request = {prompt, lines, num_samples: samples, seed, syllables, rhyme: own || (syllables ? 'X' : ''),
     max_new_tokens: Math.min(limits.max_new_tokens, 40 * lines), model: fields.model.value,
     temperature: number('temperature'), top_k: number('top_k'), top_p: number('top_p')}
-  const header = models.find(model => model.name === wanted.model)?.header ?? []
-  for (const key of header) wanted[key] = fields[key].value
-  return wanted
+  const header = models.find(model => model.name === request.model)?.header ?? []
+  for (const key of header) request[key] = fields[key].value
+  return request
 }
 
 // ---- writing
 
-let writing = null // {at: where the next piece of text goes, abort}
+let writing = null // while the model writes: {at: where its next text goes, abort}
 let limits = {max_new_tokens: 1000}
-let tries = 0 // how often another one was asked for in this place
+let nAlternatives = 0 // how often alternatives were asked for in this place
 
-function say(text, wrong = false) {
+function showStatus(text, wrong = false) {
   $('status').textContent = text
   $('status').classList.toggle('wrong', wrong)
 }
 
-function busy(is) {
-  waiting = is
-  $('stop').disabled = !is
-  $('continue').disabled = $('another').disabled = $('more').disabled = is
-  paint(area.value)
+function setBusy(isBusy) {
+  isWaiting = isBusy
+  $('stop').disabled = !isBusy
+  $('continue').disabled = $('another').disabled = $('more').disabled = isBusy
+  render(area.value)
 }
 
 function stop() { writing?.abort.abort() }
 
-/** Ask, and hand on each piece of text; tells how it goes. Returns what came at last, or null if it was stopped. */
-async function draw(wanted, abort, take) {
-  const t0 = performance.now(), going = wanted.rhyme ? 'looking for lines that fit…' : 'writing…'
-  say(going)
+/**
+ * Generate: call onText(sample, text) for each piece of text, and show the status.
+ * Resolves to the last event, or to null after an error or a stop.
+ */
+async function runGeneration(request, abort, onText) {
+  const t0 = performance.now()
+  const working = request.rhyme ? 'looking for lines that fit…' : 'writing…'
+  showStatus(working)
   try {
-    for await (const event of generate(wanted, abort.signal)) {
-      abort.signal.throwIfAborted() // some may have come before it was stopped
+    for await (const event of generate(request, abort.signal)) {
+      abort.signal.throwIfAborted() // events may still be in the buffer when it is stopped
       if (event.error) throw new Error(event.error)
       if (event.waiting !== undefined) {
-        say(event.waiting ? `waiting: ${event.waiting} before you` : going)
+        showStatus(event.waiting ? `waiting: ${event.waiting} before you` : working)
       } else if (event.loading) {
-        say(`loading ${event.loading}…`)
+        showStatus(`loading ${event.loading}…`)
       } else if (event.done) {
         const seconds = ((performance.now() - t0) / 1000).toFixed(1)
-        say(`${event.tokens.reduce((a, b) => a + b)} tokens in ${seconds} s, seed ${event.seed}`)
+        showStatus(`${event.tokens.reduce((a, b) => a + b)} tokens in ${seconds} s, seed ${event.seed}`)
         return event
       } else {
-        take(event.sample, event.text)
-        say(going)
+        onText(event.sample, event.text)
+        showStatus(working)
       }
     }
     throw new Error('the connection broke: try again')
   } catch (e) {
-    if (e.name === 'AbortError') say('stopped')
-    else say(e.message, true)
+    if (e.name === 'AbortError') showStatus('stopped')
+    else showStatus(e.message, true)
     return null
   }
 }
 
-async function goOn() {
+/** Let the model continue the text. */
+async function continueText() {
   if (writing) return
   closeChoices()
-  let wanted
-  try { wanted = ask('', 1, number('seed')) } catch (e) { return say(e.message, true) }
+  let request
+  try { request = generateRequest('', 1, number('seed')) } catch (e) { return showStatus(e.message, true) }
   const original = area.value
-  remember()
-  if (fields.finish.checked) change(original.replace(/[ \t]+$/, '')) // blanks at its end would be no beginning of a word
-  else if (original.trim() && !original.endsWith('\n')) change(original + '\n')
+  pushUndo()
+  // a word of the model begins with its blank, so the line must not end with one
+  if (fields.finish.checked) setText(original.replace(/[ \t]+$/, ''))
+  else if (original.trim() && !original.endsWith('\n')) setText(original + '\n')
   const prompt = area.value
-  let written = ''
+  let newText = ''
   writing = {at: prompt.length, abort: new AbortController()}
-  typing = 0
-  piece = null
-  tries = 0
-  busy(true)
-  await draw({...wanted, prompt}, writing.abort, (_, text) => {
+  lastKeyTime = 0
+  lastPiece = null
+  nAlternatives = 0
+  setBusy(true)
+  await runGeneration({...request, prompt}, writing.abort, (_, text) => {
     const {scrollHeight, scrollTop, clientHeight} = document.documentElement
-    const follows = scrollHeight - scrollTop - clientHeight < 80
-    const caret = area.selectionStart >= writing.at && area.selectionStart === area.selectionEnd
+    const isAtBottom = scrollHeight - scrollTop - clientHeight < 80
+    const caretIsAtEnd = area.selectionStart >= writing.at && area.selectionStart === area.selectionEnd
     area.setRangeText(text, writing.at, writing.at, 'preserve')
     writing.at += text.length
-    written += text
-    if (caret) area.setSelectionRange(writing.at, writing.at)
-    changed()
-    if (follows) document.documentElement.scrollTop = document.documentElement.scrollHeight
+    newText += text
+    if (caretIsAtEnd) area.setSelectionRange(writing.at, writing.at)
+    onChange()
+    if (isAtBottom) document.documentElement.scrollTop = document.documentElement.scrollHeight
   })
-  const start = writing.at - written.length
+  const start = writing.at - newText.length
   writing = null
-  busy(false)
-  if (!written && area.value === prompt) { // nothing came: as if it had not been asked for
-    past.pop()
-    return change(original)
+  setBusy(false)
+  if (!newText && area.value === prompt) { // nothing came: restore what was there
+    undoStack.pop()
+    return setText(original)
   }
-  if (written && area.value.startsWith(written, start)) piece = {start, text: written}
-  $('heard').textContent = written
-  changed()
+  if (newText && area.value.startsWith(newText, start)) lastPiece = {start, text: newText}
+  $('announcement').textContent = newText
+  onChange()
 }
 
 // ---- alternatives
 
-let place = null // {start, end, seed}: what an alternative takes the place of
+// {start, end, texts}: the part of the text that an alternative would replace, and the alternatives
+let replaced = null
 
-/** The model's last piece, or else as many last lines as are to be written. */
+/** Return {start, end} of the model's last piece, or else of as many last lines as are to be written. */
 function lastLines() {
-  if (piece) return {start: piece.start, end: piece.start + piece.text.length}
+  if (lastPiece) return {start: lastPiece.start, end: lastPiece.start + lastPiece.text.length}
   const text = area.value
   let start = text.trimEnd().length
   for (let i = 0; i < (number('lines') || 1) && start > 0; i++) {
@@ -360,84 +398,91 @@ function lastLines() {
   return {start: start ? start + 1 : 0, end: text.length}
 }
 
-async function another() {
+/** Let the model write alternatives to the last lines, each on a card. */
+async function writeAlternatives() {
   if (writing) return
-  let wanted
-  try { wanted = ask('', number('samples'), null) } catch (e) { return say(e.message, true) }
-  place = lastLines()
-  tries++
+  let request
+  try {
+    request = generateRequest('', number('samples'), null)
+  } catch (e) { return showStatus(e.message, true) }
+  replaced = lastLines()
+  nAlternatives++
   const seed = number('seed')
-  // with a seed that is set each try has the next one, for the same would give the same again
-  wanted = {...wanted, prompt: area.value.slice(0, place.start), seed: seed === null ? null : seed + tries}
-  const texts = Array(wanted.num_samples).fill('')
+  // the same seed would give the same alternatives again
+  request.prompt = area.value.slice(0, replaced.start)
+  request.seed = seed === null ? null : seed + nAlternatives
+  const texts = Array(request.num_samples).fill('')
   const cards = texts.map((_, i) => {
     const card = element('button', 'card')
     card.type = 'button'
     card.disabled = true
     card.append(element('span', 'verse'), element('span', 'which', `${i + 1}`))
-    card.addEventListener('click', () => pick(i))
+    card.addEventListener('click', () => takeAlternative(i))
     return card
   })
-  place.texts = texts
+  replaced.texts = texts
   $('cards').replaceChildren(...cards)
   $('choices').hidden = false
   $('choices').scrollIntoView({block: 'nearest'})
   writing = {at: Infinity, abort: new AbortController()}
-  busy(true)
-  const prompt = wanted.prompt
-  await draw(wanted, writing.abort, (i, text) => {
+  setBusy(true)
+  const prompt = request.prompt
+  await runGeneration(request, writing.abort, (i, text) => {
     texts[i] += text
     cards[i].firstChild.textContent = texts[i].trim()
   })
   writing = null
-  busy(false)
+  setBusy(false)
   if ($('choices').hidden) return
   cards.forEach((card, i) => {
     card.disabled = !texts[i].trim()
     card.setAttribute('aria-label', `Alternative ${i + 1}: ${texts[i].trim()}`)
   })
   cards.find(card => !card.disabled)?.focus()
-  const first = prompt.slice(-2000).lastIndexOf('\n\n') // the last stanza is what it may rhyme with
+  // alternatives are analysed together with the last stanza, with which they may rhyme
+  const first = prompt.slice(-2000).lastIndexOf('\n\n')
   const context = prompt.slice(-2000).slice(first < 0 ? 0 : first)
   for (const [i, card] of cards.entries()) {
     const whole = context + texts[i]
-    const found = await post('/api/analyse', {text: whole}).then(answer => answer.json(), () => null)
-    if (!found) return
+    const analysis = await post('/api/analyse', {text: whole}).then(answer => answer.json(), () => null)
+    if (!analysis) return
     const skip = context.split('\n').length - 1
     const lines = whole.split('\n')
     const verse = document.createDocumentFragment()
-    const own = lines.map((line, k) => [line, found.lines[k]]).slice(skip)
-    while (own.length && !own[0][0].trim()) own.shift()
-    while (own.length && !own.at(-1)[0].trim()) own.pop()
-    own.forEach(([line, mark], k) => verse.append(k ? '\n' : '', coloured(line, mark.spans)))
+    const newLines = lines.map((line, k) => [line, analysis.lines[k]]).slice(skip)
+    while (newLines.length && !newLines[0][0].trim()) newLines.shift()
+    while (newLines.length && !newLines.at(-1)[0].trim()) newLines.pop()
+    newLines.forEach(([line, {spans}], k) => verse.append(k ? '\n' : '', colouredWords(line, spans)))
     card.firstChild.replaceChildren(verse)
-    const sung = own.filter(([, mark]) => mark.syllables)
-    const copied = own.filter(([, mark]) => mark.copied).length
-    card.lastChild.replaceChildren(element('span', '', `${i + 1}`), element('span', '', sung.map(([, mark]) =>
-      (mark.letter || '–') + mark.syllables).join(' ') + (copied ? `  ·  ${copied} copied` : '')))
+    const sung = newLines.map(([, line]) => line).filter(line => line.syllables)
+    const rhymes = sung.map(line => (line.letter || '–') + line.syllables)
+    const copied = newLines.filter(([, line]) => line.copied).length
+    card.lastChild.replaceChildren(element('span', '', `${i + 1}`),
+      element('span', '', rhymes.join(' ') + (copied ? `  ·  ${copied} copied` : '')))
   }
 }
 
-function pick(i) {
-  const text = place?.texts[i]
+/** Put alternative i into the text. */
+function takeAlternative(i) {
+  const text = replaced?.texts[i]
   if (writing || !text?.trim()) return
-  remember()
-  const {start, end} = place
-  piece = {start, text}
+  pushUndo()
+  const {start, end} = replaced
+  lastPiece = {start, text}
   closeChoices()
-  change(area.value.slice(0, start) + text + area.value.slice(end), start + text.length)
+  setText(area.value.slice(0, start) + text + area.value.slice(end), start + text.length)
   area.focus()
-  say(`alternative ${i + 1} taken`)
+  showStatus(`alternative ${i + 1} taken`)
 }
 
 function closeChoices() {
   if ($('choices').hidden) return
-  const inside = $('choices').contains(document.activeElement)
-  if (place && writing?.at === Infinity) stop()
+  const hadFocus = $('choices').contains(document.activeElement)
+  if (replaced && writing?.at === Infinity) stop()
   $('choices').hidden = true
   $('cards').replaceChildren()
-  place = null
-  if (inside) area.focus()
+  replaced = null
+  if (hadFocus) area.focus()
 }
 
 // ---- saving, and links
@@ -454,38 +499,50 @@ async function save(kind) {
   $('save').open = false
   try {
     if (kind === 'txt') download('verse.txt', area.value, 'text/plain')
-    if (kind === 'json') download('verse.json', JSON.stringify({text: area.value, settings: settings()}, null, 1), 'application/json')
-    if (kind === 'html') download('verse.html', await (await post('/api/page', {text: area.value, title: fields.title.value})).blob())
-    say(`saved as verse.${kind}`)
-  } catch (e) { say(e.message, true) }
+    if (kind === 'json') {
+      const draft = {text: area.value, settings: settings()}
+      download('verse.json', JSON.stringify(draft, null, 1), 'application/json')
+    }
+    if (kind === 'html') {
+      const page = await post('/api/page', {text: area.value, title: fields.title.value})
+      download('verse.html', await page.blob())
+    }
+    showStatus(`saved as verse.${kind}`)
+  } catch (e) { showStatus(e.message, true) }
 }
 
-/** Bytes through a stream that packs or unpacks them. */
-const through = async (bytes, stream) => new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer())
+/** Pipe bytes through a stream that compresses or decompresses them. */
+async function pipeBytes(bytes, stream) {
+  const piped = new Response(new Blob([bytes]).stream().pipeThrough(stream))
+  return new Uint8Array(await piped.arrayBuffer())
+}
 
+/** Put the text and the settings into the address, compressed. */
 async function makeLink() {
   const bytes = new TextEncoder().encode(JSON.stringify({text: area.value, settings: settings()}))
-  const packed = await through(bytes, new CompressionStream('deflate-raw'))
+  const packed = await pipeBytes(bytes, new CompressionStream('deflate-raw'))
   const letters = btoa(Array.from(packed, byte => String.fromCharCode(byte)).join(''))
   const hash = '#' + letters.replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '')
-  history.replaceState(null, '', hash) // behind the #: no server sees it
+  history.replaceState(null, '', hash) // what is behind the # is not sent to the server
   try {
     await navigator.clipboard.writeText(location.href)
-    say('the link is on the clipboard and in the address bar')
-  } catch { say('the link is in the address bar') }
+    showStatus('the link is on the clipboard and in the address bar')
+  } catch { showStatus('the link is in the address bar') }
 }
 
-async function openLink(hash) {
-  const bytes = Uint8Array.from(atob(hash.slice(1).replaceAll('-', '+').replaceAll('_', '/')), letter => letter.charCodeAt(0))
-  return JSON.parse(new TextDecoder().decode(await through(bytes, new DecompressionStream('deflate-raw'))))
+async function readLink(hash) {
+  const letters = atob(hash.slice(1).replaceAll('-', '+').replaceAll('_', '/'))
+  const bytes = Uint8Array.from(letters, letter => letter.charCodeAt(0))
+  return JSON.parse(new TextDecoder().decode(await pipeBytes(bytes, new DecompressionStream('deflate-raw'))))
 }
 
-function bring(saved) {
+/** Load a text with its settings, from a file, a link or the last visit. */
+function loadDraft(saved) {
   if (typeof saved?.text !== 'string') throw new Error('no text')
-  restore(saved.settings ?? {})
-  remember()
-  piece = null
-  change(saved.text)
+  restoreSettings(saved.settings ?? {})
+  pushUndo()
+  lastPiece = null
+  setText(saved.text)
 }
 
 $('file').addEventListener('change', async () => {
@@ -494,19 +551,19 @@ $('file').addEventListener('change', async () => {
   if (!file) return
   try {
     const content = await file.text()
-    bring(file.name.endsWith('.json') ? JSON.parse(content) : {text: content.replaceAll('\r\n', '\n')})
-    say(`opened ${file.name}`)
-  } catch { say(`${file.name} is not what this page saves`, true) }
+    loadDraft(file.name.endsWith('.json') ? JSON.parse(content) : {text: content.replaceAll('\r\n', '\n')})
+    showStatus(`opened ${file.name}`)
+  } catch { showStatus(`${file.name} is not what this page saves`, true) }
 })
 
 // ---- buttons and keys
 
-$('continue').onclick = goOn
+$('continue').onclick = continueText
 $('stop').onclick = stop
-$('another').onclick = $('more').onclick = another
+$('another').onclick = $('more').onclick = writeAlternatives
 $('keep').onclick = closeChoices
-$('undo').onclick = () => travel(past, future)
-$('redo').onclick = () => travel(future, past)
+$('undo').onclick = undo
+$('redo').onclick = redo
 $('link').onclick = makeLink
 $('open').onclick = () => $('file').click()
 $('help-open').onclick = () => $('help').showModal()
@@ -521,16 +578,18 @@ document.addEventListener('keydown', e => {
   const command = e.ctrlKey || e.metaKey
   if (e.isComposing || $('help').open) return
   const key = e.key.toLowerCase()
-  if (command && key === 'enter') e.shiftKey ? another() : goOn()
+  if (command && key === 'enter') e.shiftKey ? writeAlternatives() : continueText()
   else if (command && key === 's' && !e.shiftKey) save('txt')
-  else if (command && key === 'z' && e.target === area) e.shiftKey ? travel(future, past) : travel(past, future)
-  else if (command && key === 'y' && e.target === area) travel(future, past)
+  else if (command && key === 'z' && e.target === area) e.shiftKey ? redo() : undo()
+  else if (command && key === 'y' && e.target === area) redo()
   else if (key === 'escape') {
     if ($('save').open) { $('save').open = false; return }
     if (writing) stop()
     else if (!$('choices').hidden) closeChoices()
     else return
-  } else if (/^[1-8]$/.test(key) && !command && !e.altKey && $('choices').contains(e.target)) pick(Number(key) - 1)
+  } else if (/^[1-8]$/.test(key) && !command && !e.altKey && $('choices').contains(e.target)) {
+    takeAlternative(Number(key) - 1)
+  }
   else return
   e.preventDefault()
 })
@@ -538,36 +597,37 @@ document.addEventListener('click', e => { if (!$('save').contains(e.target)) $('
 
 $('theme').onclick = switchTheme
 
-// ---- the beginning: the models, then what a link or the last visit left
+// ---- start: the models, then the text of a link or of the last visit
 
 async function begin() {
-  paint('')
+  render('')
   try {
-    const found = await (await fetch('/api/models')).json()
-    models = found.models
-    limits = found.limits
+    const answer = await (await fetch('/api/models')).json()
+    models = answer.models
+    limits = answer.limits
     area.maxLength = limits.max_prompt
     fields.model.replaceChildren(...models.map(model => new Option(model.name, model.name)))
-  } catch { say('the server does not answer: is serve.py still running?', true) }
-  showFields()
+  } catch { showStatus('the server does not answer: is serve.py still running?', true) }
+  updateFields()
   try {
     const draft = JSON.parse(localStorage.getItem('draft'))
-    if (draft?.text) bring(draft)
-    say('')
+    if (draft?.text) loadDraft(draft)
+    showStatus('')
   } catch { /* none, or storage is off */ }
-  past.length = 0
-  await follow()
-  changed()
+  undoStack.length = 0
+  await followLink()
+  onChange()
   document.documentElement.dataset.ready = 'yes'
 }
 
-async function follow() {
+/** Load what the link in the address holds. */
+async function followLink() {
   if (location.hash.length < 2) return
   try {
-    bring(await openLink(location.hash)) // what was there is one Undo away
-    say('text and settings are those of the link')
-  } catch { say('this link is damaged: ask for it again', true) }
+    loadDraft(await readLink(location.hash)) // Undo brings the old text back
+    showStatus('text and settings are those of the link')
+  } catch { showStatus('this link is damaged: ask for it again', true) }
   history.replaceState(null, '', location.pathname)
 }
-addEventListener('hashchange', follow)
+addEventListener('hashchange', followLink)
 begin()
