@@ -60,9 +60,10 @@ def load_step(out_dir):
     for folder in reversed(_steps(out_dir).values()):
         try:
             check_sums(folder)
-            config, state = (json.loads((folder / f'{name}.json').read_text()) for name in ('config', 'state'))
-            weights, tensors = (load_file(folder / f'{name}.safetensors') for name in ('model', 'optimizer'))
-            return weights, tensors, config, state
+            config = json.loads((folder / 'config.json').read_text())
+            state = json.loads((folder / 'state.json').read_text())
+            weights = load_file(folder / 'model.safetensors')
+            return weights, load_file(folder / 'optimizer.safetensors'), config, state
         except (OSError, ValueError, SafetensorError) as e:
             reason = f"{Path(e.filename).name} is missing" if isinstance(e, FileNotFoundError) else e
             if os.environ.get('RANK', '0') == '0':  # of several processes, one prints

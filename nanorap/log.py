@@ -10,8 +10,8 @@ from tqdm import tqdm
 from nanorap.common import UserError, replaced_file
 
 FIELDS = (  # the columns of log.csv
-    'step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'batch',
-    'grad_norm', 'clipped', 'clip_share', 'param_norm', 'update_norm', 'update_ratio_embd', 'update_ratio_attn', 'update_ratio_mlp',
+    'step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'batch', 'grad_norm', 'clipped',
+    'clip_share', 'param_norm', 'update_norm', 'update_ratio_embd', 'update_ratio_attn', 'update_ratio_mlp',
     'update_ratio_norm', 'max_activation', 'max_attn_logit', 'tokens_per_s', 'mfu', 'memory',
     'density_excess', 'end_rhyme_share', 'longest', 'copied_4',
 )

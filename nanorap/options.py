@@ -21,9 +21,10 @@ def check_options(config, world_size):
     The model, the optimizer and the data check their own options.
     """
     o = SimpleNamespace(**config)
-    check_least('train.py', config, batch_size=1, block_size=1, gradient_accumulation_steps=1,
-                eval_interval=1, eval_iters=1, log_interval=1, seed=0, patience=1, max_minutes=0, batch_size_start=1,
-                batch_size_ramp_iters=0, warmup_iters=0, cooldown_iters=0, eval_samples=0, sample_interval=0)
+    check_least(
+        'train.py', config, batch_size=1, block_size=1, gradient_accumulation_steps=1, eval_interval=1,
+        eval_iters=1, log_interval=1, seed=0, patience=1, max_minutes=0, batch_size_start=1,
+        batch_size_ramp_iters=0, warmup_iters=0, cooldown_iters=0, eval_samples=0, sample_interval=0)
     if o.seed >= 2**32:
         raise UserError(f"train.py: seed={o.seed} must be less than 2**32")
     if o.lr_schedule not in ('cosine', 'trapezoid', 'constant'):
