@@ -1,9 +1,10 @@
 """
-A page to rap with, and the JSON API beneath it, whose documentation is at /api. make web installs what it needs, and starts it.
+A page to write verses with, and its JSON API, whose documentation is at /api.
+make web installs what it needs, and starts it.
 
 $ python serve.py --out_dir=out-lyrics-demo                       # then open http://127.0.0.1:8000
 $ python serve.py --init_from=smollm2 --port=9000                 # a pretrained model
-$ NANORAP_PASSWORD=… python serve.py --host=0.0.0.0 --user=me     # for other machines: the browser asks for both
+$ NANORAP_PASSWORD=… python serve.py --host=0.0.0.0 --user=me     # for other machines; browsers ask for both
 """
 
 import gc
@@ -21,39 +22,42 @@ try:
     from fastapi.responses import FileResponse, Response
     from pydantic import BaseModel, Field
 
-    from nanorap.serve.web import Stream, guarded_app, outcome
+    from nanorap.serve.web import Stream, guarded_app, last_event
 except ImportError as e:
-    raise SystemExit(f"serve.py: {e.name} is not installed: pip install -r requirements-web.txt, or make web") from None
+    raise SystemExit(f"serve.py: {e.name} is not installed: pip install -r requirements-web.txt, "
+                     "or make web") from None
 
 from model import GPT
 from nanorap.common import UserError, model_name, read_json
 from nanorap.dataset import find_dataset, read_meta
 from nanorap.quantize import pack
 from nanorap.rap import colour
-from nanorap.rap.novelty import copied_lines, index_songs, song_names
+from nanorap.rap.novelty import MAX_TOKENS, copied_lines, index_songs, song_names
 from nanorap.rap.rhyme import density
 from nanorap.runtime import setup
-from nanorap.serve.jobs import Full, Job, Worker
+from nanorap.serve.jobs import Job, QueueIsFull, Worker
 from nanorap.serve.writer import Writer
 from nanorap.text import header_keys
 from nanorap.tokenizer import load_tokenizer, tokenizer_from_meta
 
 # -----------------------------------------------------------------------------
 out_dir: str  # a run's folder, whose best/ is loaded
-init_from = 'resume'  # resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder or hub name
-models = '.'  # the page's menu has every run's folder directly beneath this one,
+# resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder or hub name
+init_from = 'resume'
+models = '.'  # the page's menu has every run's folder directly below this one,
 pretrained = 'smollm2'  # and these models, with commas between. One model is in memory at a time
-dataset = ''  # the training songs, to mark lines copied from them, as in train.py. Empty: those of the run in out_dir
+# the training songs, to mark lines copied from them, as in train.py. Empty: those of the run in out_dir
+dataset = ''
 host = '127.0.0.1'  # the address to listen at; one that other machines reach needs a user and a password
 port = 8000  # 0: any that is free
 user = ''
 password = ''  # better in the environment variable NANORAP_PASSWORD: everybody on a machine can see its flags
 # limits
 max_prompt = 20_000  # characters of a text
-context = 1024  # tokens of it that the model sees, at most: the last ones
-max_tokens = 1000  # new ones of a sample
-max_cache = 2.0  # GB of keys and values of a request
-queue = 64  # requests that wait; one more is refused
+context = 1024  # tokens of the text that the model sees: the last ones
+max_tokens = 1000  # new ones per sample
+max_cache = 2.0  # GB of a request's KV cache
+queue = 64  # requests that may wait; one more is refused
 quantize: str | None = None  # int8: a quarter of the memory to read, for a CPU
 device: str
 dtype: str
@@ -63,73 +67,87 @@ exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator
 rt = setup(device, dtype)
 password = password or os.environ.get('NANORAP_PASSWORD', '')
 try:
-    loopback = host == 'localhost' or ipaddress.ip_address(host).is_loopback
+    is_loopback = host == 'localhost' or ipaddress.ip_address(host).is_loopback
 except ValueError:
-    loopback = False
-for bad, advice in [(not loopback and not (user and password), f"--host={host} lets other machines in: it needs --user=… and a "
-                     "password in the environment variable NANORAP_PASSWORD"),
-                    (bool(user) != bool(password), "a user needs a password, and a password a --user"),
-                    (not (user + password).isascii() or ':' in user, "user and password must be ASCII, the user without :"),
-                    (not 0 <= port < 65536, "port must lie between 0 and 65535"),
-                    (min(max_prompt, context, max_tokens, queue) < 1 or max_cache <= 0, "limits must be above 0")]:
-    if bad:
+    is_loopback = False
+checks = [
+    (not is_loopback and not (user and password),
+     f"--host={host} lets other machines in: it needs --user=… and a password in the environment variable "
+     "NANORAP_PASSWORD"),
+    (bool(user) != bool(password), "a user needs a password, and a password a --user"),
+    (not (user + password).isascii() or ':' in user, "user and password must be ASCII, the user without :"),
+    (not 0 <= port < 65536, "port must lie between 0 and 65535"),
+    (min(max_prompt, context, max_tokens, queue) < 1 or max_cache <= 0, "limits must be above 0"),
+]
+for is_wrong, advice in checks:
+    if is_wrong:
         raise UserError(f"serve.py: {advice}")
 first_model = model_name(out_dir, init_from)
 
 
-# ---- what the worker's thread does
+# ---- in the worker's thread
 
 writer = None
 
 
 def load(name):
     global writer
-    writer = None  # first: two may be too much for the memory
+    writer = None  # first: two models may be too large for the memory
     gc.collect()
     model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype), quantize)
-    writer = Writer(name=name, model=model, tokenizer=load_tokenizer(name), context=context, max_cache=max_cache)
+    writer = Writer(name=name, model=model, tokenizer=load_tokenizer(name), context=context,
+                    max_cache=max_cache)
 
 
 def work(job):
     if writer is None or writer.name != job.request.model:
-        job.tell(loading=job.request.model)
+        job.send(loading=job.request.model)
         load(job.request.model)
     writer.write(job)
 
 
 def training_songs():
-    """(novelty.Songs, what each is called) of --dataset, or of what out_dir was trained on; (None, []) if that is unknown."""
+    """Return (novelty.Songs, their names) of --dataset, or else of the data that out_dir was trained on.
+
+    (None, []) if that is unknown or too large.
+    """
     states = sorted(Path(first_model).glob('step-*/state.json'))
     name = dataset or states and read_json(states[-1]).get('settings', {}).get('dataset')
     folder = find_dataset(name) if name else None
     if folder is None or not dataset and not (folder / 'meta.json').exists():
         return None, []
     meta = read_meta(folder)
-    if meta['splits']['train']['tokens'] > 10**8:
-        print(f"{folder} has more than 100 million training tokens, too many to look for copies in", flush=True)
+    if meta['splits']['train']['tokens'] > MAX_TOKENS:
+        print(f"{folder} has more than 100 million training tokens, too many to look for copies in",
+              flush=True)
         return None, []
     songs = index_songs(folder, tokenizer_from_meta(meta, folder))
     return songs, song_names(folder, songs)
 
 
 def menu():
+    """Return the names of the models that a client may ask for, the first one first."""
     runs = sorted(str(path.parents[1]) for path in Path(models).glob('*/best/config.json'))
     return list(dict.fromkeys([first_model, *runs, *filter(None, pretrained.split(','))]))
 
 
 # ---- the API
 
-app = guarded_app('NanoRapGPT', user, password, host if loopback else '', max_body=12 * max_prompt + 10_000)
+# a character takes up to 12 bytes of JSON
+app = guarded_app('NanoRapGPT', user, password, host if is_loopback else '',
+                  max_body=12 * max_prompt + 10_000)
 
 
-class Ask(BaseModel, extra='forbid', allow_inf_nan=False):
+class GenerateRequest(BaseModel, extra='forbid', allow_inf_nan=False):
     """What to write. The same seed gives the same text; without one each request has its own."""
-    prompt: str = Field('', max_length=max_prompt, description="the text from which the model goes on")
-    artist: str = Field('', max_length=100, description="in whose manner, for a model whose songs had header lines")
+
+    prompt: str = Field('', max_length=max_prompt, description="the text that the model continues")
+    artist: str = Field('', max_length=100,
+                        description="in whose manner, for a model whose songs had header lines")
     title: str = Field('', max_length=100)
     model: str = Field(first_model, description="one of GET /api/models")
-    max_new_tokens: int = Field(min(128, max_tokens), ge=1, le=max_tokens, description="of each sample")
-    lines: int | None = Field(None, ge=1, le=100, description="a sample ends after so many")
+    max_new_tokens: int = Field(min(128, max_tokens), ge=1, le=max_tokens, description="per sample")
+    lines: int | None = Field(None, ge=1, le=100, description="a sample ends after this number of lines")
     num_samples: int = Field(1, ge=1, le=8)
     seed: int | None = Field(None, ge=0, lt=2**53)
     temperature: float = Field(0.8, ge=0, le=5)
@@ -137,33 +155,37 @@ class Ask(BaseModel, extra='forbid', allow_inf_nan=False):
     top_p: float = Field(1.0, gt=0, le=1)
     min_p: float = Field(0.0, ge=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0, le=10, description="not with a rhyme")
-    rhyme: str = Field('', pattern='^[A-Z]{0,16}$', description="a scheme, such as AABB or XAXA, where X is free")
-    syllables: int | None = Field(None, ge=2, le=24, description="of each line, with a rhyme")
+    rhyme: str = Field('', pattern='^[A-Z]{0,16}$',
+                       description="a scheme, such as AABB or XAXA, where X is free")
+    syllables: int | None = Field(None, ge=2, le=24, description="per line, with a rhyme")
     stop: list[str] = Field([], max_length=8, description="a sample ends before any of these texts")
-    stream: bool = Field(False, description="events as they come, each a JSON object on a line")
+    stream: bool = Field(False, description="events as they come, one JSON object per line")
 
 
-class Text(BaseModel, extra='forbid'):
+class TextRequest(BaseModel, extra='forbid'):
     text: str = Field(max_length=max_prompt)
     title: str = Field('', max_length=200)
 
 
 @app.post('/api/generate')
-async def api_generate(ask: Ask, request: Request):
-    if ask.model not in menu():  # never a path or a hub name of the client's own
-        raise HTTPException(422, f"model: there is no {ask.model!r}; choose one of {', '.join(menu())}")
-    if ask.syllables and not ask.rhyme or ask.rhyme and ask.repetition_penalty != 1:
-        raise HTTPException(422, "syllables need a rhyme (X for free lines), and repetition_penalty must be left out with one")
-    if any(not 0 < len(text) <= 100 for text in ask.stop):
+async def api_generate(body: GenerateRequest, request: Request):
+    if body.model not in menu():  # never a path or a hub name that the client chooses
+        raise HTTPException(422, f"model: there is no {body.model!r}; choose one of {', '.join(menu())}")
+    if body.syllables and not body.rhyme or body.rhyme and body.repetition_penalty != 1:
+        raise HTTPException(422,
+                            "syllables need a rhyme (X for free lines), and repetition_penalty must be left "
+                                 "out with one")
+    if any(not 0 < len(text) <= 100 for text in body.stop):
         raise HTTPException(422, "stop: each text has 1 to 100 characters")
-    job = Job(ask)
+    job = Job(body)
     try:
         worker.add(job)
-    except Full:
-        raise HTTPException(503, f"{queue} requests are waiting already: try again later", {'Retry-After': '10'}) from None
-    if ask.stream:
+    except QueueIsFull:
+        raise HTTPException(503, f"{queue} requests are waiting already: try again later",
+                            {'Retry-After': '10'}) from None
+    if body.stream:
         return Stream(worker, job)
-    event = await outcome(worker, job, request)
+    event = await last_event(worker, job, request)
     if 'error' in event:
         raise HTTPException(400, event['error'])
     return event
@@ -171,25 +193,28 @@ async def api_generate(ask: Ask, request: Request):
 
 @app.get('/api/models')
 def api_models():
-    return dict(models=[dict(name=name, header=header_keys(name) or []) for name in menu()], songs=len(names),
-                limits=dict(max_prompt=max_prompt, context=context, max_new_tokens=max_tokens, num_samples=8, queue=queue))
+    limits = dict(max_prompt=max_prompt, context=context, max_new_tokens=max_tokens, num_samples=8,
+                  queue=queue)
+    return dict(models=[dict(name=name, header=header_keys(name) or []) for name in menu()],
+                songs=len(song_titles), limits=limits)
 
 
 @app.post('/api/analyse')
-async def api_analyse(ask: Text):
+async def api_analyse(body: TextRequest):
     def analyse():
-        lines = colour.annotate(ask.text)
-        for number, copy in (copied_lines(songs, ask.text) if songs else {}).items():
-            lines[number]['copied'] = dict(words=copy.words, song=names[copy.song], line=copy.source)
-        return dict(lines=lines, density=density(ask.text))
+        lines = colour.annotate(body.text)
+        copied = copied_lines(songs, body.text) if songs else {}
+        for number, copy in copied.items():
+            lines[number]['copied'] = dict(words=copy.words, song=song_titles[copy.song], line=copy.source)
+        return dict(lines=lines, density=density(body.text))
 
     return await anyio.to_thread.run_sync(analyse, limiter=one_at_a_time)
 
 
 @app.post('/api/page')
-def api_page(ask: Text):
-    """The text as an HTML file with its rhymes in colour."""
-    return Response(colour.page([ask.text], ask.title or app.title), media_type='text/html',
+def api_page(body: TextRequest):
+    """Return the text as an HTML file with its rhymes in colour."""
+    return Response(colour.page([body.text], body.title or app.title), media_type='text/html',
                     headers={'Content-Disposition': 'attachment; filename="verse.html"'})
 
 
@@ -203,7 +228,8 @@ def openapi():
 def page(name='index.html'):
     file = 'api.html' if name == 'api' else name
     if file not in ('index.html', 'api.html', 'style.css', 'theme.js', 'page.js', 'icon.svg'):
-        raise HTTPException(404, "there is no such page: the verses are at /, the API's documentation at /api")
+        raise HTTPException(404,
+                            "there is no such page: the verses are at /, the API's documentation at /api")
     return FileResponse(Path(__file__).parent / 'web' / file)
 
 
@@ -212,12 +238,18 @@ def page(name='index.html'):
 try:
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET)
 except OSError as e:
-    raise UserError(f"can't listen at --host={host} --port={port} ({e.strerror}): choose another --port, 0 for any") from None
+    raise UserError(f"can't listen at --host={host} --port={port} ({e.strerror}): choose another --port, "
+                    "0 for any") from None
 print(f"loading {first_model}", flush=True)
-songs, names = training_songs()
-worker, one_at_a_time = Worker(partial(load, first_model), work, queue), anyio.CapacityLimiter(1)
+songs, song_titles = training_songs()
+worker = Worker(partial(load, first_model), work, queue)
+one_at_a_time = anyio.CapacityLimiter(1)
 url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-print(f"{len(names)} training songs to look for copies in" if names else "no training songs known: copies are not marked")
+if song_titles:
+    print(f"{len(song_titles)} training songs to look for copies in")
+else:
+    print("no training songs known: copies are not marked")
 print(f"open {url} (Ctrl-C ends it)", flush=True)
-uvicorn.Server(uvicorn.Config(app, log_level='warning', access_log=False, server_header=False, lifespan='off',
-                              limit_concurrency=256, timeout_graceful_shutdown=1)).run(sockets=[listener])
+server = uvicorn.Config(app, log_level='warning', access_log=False, server_header=False, lifespan='off',
+                        limit_concurrency=256, timeout_graceful_shutdown=1)
+uvicorn.Server(server).run(sockets=[listener])

@@ -174,7 +174,7 @@ def test_pages_and_headers(port):
         assert 'http://' not in links and 'https://' not in links  # nothing comes from elsewhere
         connection.close()
     documented = call(port, '/api')[1]
-    fields = call(port, '/openapi.json')[1]['components']['schemas']['Ask']['properties']
+    fields = call(port, '/openapi.json')[1]['components']['schemas']['GenerateRequest']['properties']
     assert len(fields) > 10 and all(f'<code>{field}</code>' in documented for field in fields)
 
 

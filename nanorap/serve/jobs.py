@@ -1,11 +1,11 @@
 """
-Jobs of many clients for one worker: a thread that does them one by one, in the order in which they came.
+A queue of jobs, requests of many clients, and one worker thread that does them in order of arrival.
 
-    worker = Worker(begin, work, places=64)    # begin() and work(job) run in its thread; work calls job.tell(…), job.check()
-    job = Job(request)                   # in asyncio's loop
+    worker = Worker(begin, work, capacity=64)  # begin() and work(job) run in its thread
+    job = Job(request)                         # in asyncio's event loop
     worker.add(job)
-    await job.batches.get()              # [{'waiting': 3}], then what work() tells, as lists of events
-    worker.leave(job)                    # its client has gone: from now on job.check() raises Gone
+    await job.batches.get()                    # lists of events: [{'waiting': 3}], then what work() sends
+    worker.cancel(job)                         # its client has left: from now on job.check() raises Cancelled
 """
 
 import asyncio
@@ -17,86 +17,99 @@ from collections import deque
 from nanorap.common import UserError
 
 
-class Full(Exception):
-    """As many jobs are waiting as may."""
+class QueueIsFull(Exception):
+    """As many jobs are waiting as are allowed."""
 
 
-class Gone(Exception):
-    """Nobody waits for this job any more."""
+class Cancelled(Exception):
+    """The client of this job has left."""
 
 
 class Job:
-    """One request, and the events on the way to its client. The last of them holds 'done' or 'error'.
+    """One request, and the events for its client. The last event holds 'done' or 'error'.
 
-    The first piece of text is handed on at once, and what comes within PAUSE after it together: a loop that wakes up for each
-    token takes the processor from the worker's threads, which wait for each other.
+    The first piece of text is passed on at once, and pieces that follow within PAUSE seconds together: an
+    event loop that wakes up for every token takes the processor from the worker's threads, which wait for
+    each other.
     """
 
-    PAUSE = 0.05  # seconds
+    PAUSE = 0.05
 
     def __init__(self, request):
-        self.request, self.gone = request, False
-        self.loop, self.batches = asyncio.get_running_loop(), asyncio.Queue()
-        self.pending, self.pausing = deque(), False
+        self.request = request
+        self.is_cancelled = False
+        self.batches = asyncio.Queue()  # of lists of events, for the client
+        self.loop = asyncio.get_running_loop()
+        self.pending = deque()  # events that are not in a batch yet
+        self.is_pausing = False
 
-    def tell(self, **event):
-        """From any thread."""
+    def send(self, **event):
+        """Send an event to the client; it may be called from any thread."""
         self.pending.append(event)
-        if not self.pausing or 'text' not in event:
-            self.pausing = 'text' in event
+        if not self.is_pausing or 'text' not in event:
+            self.is_pausing = 'text' in event
             try:
-                self.loop.call_soon_threadsafe(self._hand_on)
+                self.loop.call_soon_threadsafe(self._flush)
             except RuntimeError:  # the loop has ended, and the process with it
-                self.gone = True
+                self.is_cancelled = True
 
-    def _hand_on(self):
-        self.pausing = False  # before it looks: what comes later calls again
+    def _flush(self):
+        self.is_pausing = False  # before reading `pending`: an event that comes later calls this again
         events = [self.pending.popleft() for _ in range(len(self.pending))]
         if events:
             self.batches.put_nowait(events)
             if 'text' in events[-1]:
-                self.pausing = True
-                self.loop.call_later(self.PAUSE, self._hand_on)
+                self.is_pausing = True
+                self.loop.call_later(self.PAUSE, self._flush)
 
     def check(self):
-        if self.gone:
-            raise Gone
+        """Raise Cancelled if the client has left."""
+        if self.is_cancelled:
+            raise Cancelled
 
 
 class Worker:
-    """At most `places` jobs wait. What begin() raises is raised here.
+    """A thread that does one job at a time, while at most `capacity` jobs wait. What begin() raises is raised
+    here.
 
-    All that computes with PyTorch belongs into begin() and work(): each thread that does has OpenMP threads of its own, and
-    where these are more than the processors, OpenMP lets them sleep between any two layers, which costs a third of the speed.
+    Run PyTorch only in begin() and work(): a second torch thread starts a second OpenMP pool, and decoding is
+    a third slower when there are more threads than cores.
     """
 
-    def __init__(self, begin, work, places):
-        self.begin, self.work, self.places, self.waiting, self.doing = begin, work, places, deque(), None
-        self.changed, self.begun, self.failure = threading.Condition(), threading.Event(), None
+    def __init__(self, begin, work, capacity):
+        self.begin = begin
+        self.work = work
+        self.capacity = capacity
+        self.waiting = deque()
+        self.current = None  # the job that is being done
+        self.changed = threading.Condition()
+        self.has_begun = threading.Event()
+        self.failure = None  # of begin()
         threading.Thread(target=self._run, daemon=True).start()
-        self.begun.wait()
+        self.has_begun.wait()
         if self.failure:
             raise self.failure
 
     def add(self, job):
+        """Put a job at the end of the queue, or raise QueueIsFull."""
         with self.changed:
-            if len(self.waiting) >= self.places:
-                raise Full
+            if len(self.waiting) >= self.capacity:
+                raise QueueIsFull
             self.waiting.append(job)
-            job.tell(waiting=len(self.waiting) - 1 + (self.doing is not None))
+            job.send(waiting=len(self.waiting) - 1 + (self.current is not None))
             self.changed.notify()
 
-    def leave(self, job):
-        """May be called for a job that is done, too."""
-        job.gone = True
+    def cancel(self, job):
+        """Remove a job, or end it if it is being done; nothing happens if it is done."""
+        job.is_cancelled = True
         with self.changed:
             if job in self.waiting:
                 self.waiting.remove(job)
-                self._tell_places()
+                self._send_positions()
 
-    def _tell_places(self):
-        for ahead, job in enumerate(self.waiting, self.doing is not None):
-            job.tell(waiting=ahead)
+    def _send_positions(self):
+        for n_ahead, job in enumerate(self.waiting, 0 if self.current is None else 1):
+            job.send(waiting=n_ahead)
 
     def _run(self):
         try:
@@ -105,23 +118,24 @@ class Worker:
             self.failure = e
             return
         finally:
-            self.begun.set()
+            self.has_begun.set()
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self.waiting)
-                self.doing = self.waiting.popleft()
-                self.doing.tell(waiting=0)
-                self._tell_places()
+                self.current = job = self.waiting.popleft()
+                job.send(waiting=0)
+                self._send_positions()
             try:
-                self.doing.check()
-                self.work(self.doing)
-            except Gone:
+                job.check()
+                self.work(job)
+            except Cancelled:
                 pass
             except UserError as e:
-                self.doing.tell(error=str(e))
-            except Exception as e:  # one job's failure must not end the others'
+                job.send(error=str(e))
+            except Exception as e:  # one job's failure must not end the others
                 traceback.print_exc()
-                print(f"a request failed ({type(e).__name__}); the server goes on", file=sys.stderr)
-                self.doing.tell(error=f"the server failed at this request ({type(e).__name__}); its terminal says more")
+                print(f"a request failed ({type(e).__name__}); the server continues", file=sys.stderr)
+                job.send(error=f"the server failed at this request ({type(e).__name__}); "
+                               "its terminal says more")
             with self.changed:
-                self.doing = None
+                self.current = None

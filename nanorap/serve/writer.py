@@ -1,4 +1,4 @@
-"""A model that is ready to write for the clients of a server, one request after the other."""
+"""A model that answers the requests of serve.py, one after the other."""
 
 import secrets
 import time
@@ -10,32 +10,36 @@ from nanorap.text import encode_prompt, header_keys, header_lines, write
 
 
 class Writer:
-    """Answers requests, nanorap.serve jobs, with one model.
+    """Answers requests, Jobs of nanorap.serve.jobs, with one model.
 
-    name: the model's folder or name. model: a GPT in eval mode, packed. context: the most tokens of a prompt that it sees.
-    max_cache: the most GB of keys and values that a request may take.
+    name: the model's folder or name. model: a GPT in eval mode, packed. context: the most tokens of a prompt
+    that the model sees. max_cache: the largest KV cache of a request in GB.
     """
 
     def __init__(self, *, name, model, tokenizer, context, max_cache):
-        self.name, self.model, self.tokenizer, self.max_cache = name, model, tokenizer, max_cache
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_cache = max_cache
         self.context = min(context, model.config.block_size)
         self.endings = Endings(tokenizer, min(tokenizer.vocab_size, model.config.vocab_size))
         self.new_song = header_keys(name) is not None
         self.job = None
-        # before each token: check() raises Gone if the client has left
+        # before each token: check() raises Cancelled if the client has left
         model.register_forward_pre_hook(lambda *_: self.job and self.job.check())
 
     def write(self, job):
-        """Write what job.request asks for, in the terms of sample.py's options.
+        """Write the samples of job.request, whose fields are named as sample.py's options.
 
-        Sends events to the job: {'sample', 'text'} piece by piece, and at last {'done': True, 'texts': [all of each sample],
-        'tokens': [how many], 'seed', 'model', 'seconds'}.
+        It sends events to the client: {'sample', 'text'} per piece of text, and at the end {'done': True,
+        'texts': [of each sample], 'tokens': [their numbers], 'seed', 'model', 'seconds'}.
         """
         request, t0 = job.request, time.perf_counter()
         prompt = header_lines(self.name, artist=request.artist, title=request.title) + request.prompt
         self.check_cache_size(request, prompt)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        sampler = dict(temperature=request.temperature, top_k=request.top_k, top_p=request.top_p, min_p=request.min_p)
+        sampler = dict(temperature=request.temperature, top_k=request.top_k, top_p=request.top_p,
+                       min_p=request.min_p)
         if request.rhyme:
             search = RhymeSearch(self.endings, request.rhyme, request.syllables)
         else:
@@ -43,20 +47,22 @@ class Writer:
             sampler |= dict(repetition_penalty=request.repetition_penalty)
         self.job = job
         samples = write(
-            self.model, self.tokenizer, [prompt], num_samples=request.num_samples, max_new_tokens=request.max_new_tokens,
-            seed=seed, new_song=self.new_song, context=self.context, search=search, stops=request.stop,
-            max_lines=request.lines, on_text=lambda number, text: job.tell(sample=number, text=text), **sampler)
-        job.tell(done=True, texts=[sample.text for sample in samples], tokens=[len(sample.ids) for sample in samples],
-                 seed=seed, model=self.name, seconds=round(time.perf_counter() - t0, 3))
+            self.model, self.tokenizer, [prompt], num_samples=request.num_samples,
+            max_new_tokens=request.max_new_tokens, seed=seed, new_song=self.new_song, context=self.context,
+            search=search, stops=request.stop, max_lines=request.lines,
+            on_text=lambda number, text: job.send(sample=number, text=text), **sampler)
+        job.send(done=True, texts=[sample.text for sample in samples],
+                 tokens=[len(sample.ids) for sample in samples], seed=seed, model=self.name,
+                 seconds=round(time.perf_counter() - t0, 3))
 
     def check_cache_size(self, request, prompt):
-        """UserError if the keys and values of a request are larger than max_cache."""
+        """Raise UserError if the KV cache of a request would be larger than max_cache."""
         c = self.model.config
         ids = encode_prompt(self.tokenizer, prompt, c.vocab_size, self.new_song)[-self.context :]
         n_rows = request.num_samples * (CANDIDATES if request.rhyme else 1)
         n_columns = min(c.block_size, len(ids) + request.max_new_tokens + (LINE_ROOM if request.rhyme else 0))
-        numbers = 2 * n_rows * n_columns * c.n_layer * c.n_kv_head * c.n_embd / c.n_head
-        size = numbers * next(self.model.parameters()).itemsize / 1e9
+        n_numbers = 2 * n_rows * n_columns * c.n_layer * c.n_kv_head * c.n_embd / c.n_head
+        size = n_numbers * next(self.model.parameters()).itemsize / 1e9
         if size > self.max_cache:
-            raise UserError(f"this needs {size:.1f} GB of memory, and may take {self.max_cache:.1f}: ask for fewer samples, "
-                            "fewer tokens, or go on from a shorter text")
+            raise UserError(f"this needs {size:.1f} GB of memory, and may take {self.max_cache:.1f}: ask for "
+                            "fewer samples, fewer tokens, or continue a shorter text")
