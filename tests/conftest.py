@@ -14,6 +14,7 @@ import script
 import torch
 from hypothesis import settings
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -82,9 +83,21 @@ def run(*args, cwd=ROOT, ok=True, **env):
 
 
 def torchrun(n, *args, ok=True):
-    command = [*TORCHRUN, f'--nproc_per_node={n}', *map(str, args)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | ONE_THREAD,
-                            timeout=300)
+    """Run a script as torchrun does, in n processes with one store; return the CompletedProcess."""
+    path, args, env = str(ROOT / args[0]), [str(arg) for arg in args[1:]], os.environ | ONE_THREAD
+    if 'MALLOC_MMAP_THRESHOLD_' in env:  # it counts from the start of a process, and a fork has had its start
+        command = [*TORCHRUN, f'--nproc_per_node={n}', path, *args]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=300)
+    else:
+        store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+        env |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(store.port), WORLD_SIZE=str(n),
+                    TORCHELASTIC_USE_AGENT_STORE='True')
+        with tempfile.TemporaryDirectory() as folder:
+            envs = [env | dict(RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(n)]
+            files = [(Path(folder, f'out{rank}'), Path(folder, f'err{rank}')) for rank in range(n)]
+            code = script.call_ranks(path, args, ROOT, envs, files, timeout=300)
+            out, err = (''.join(file.read_text() for file in column) for column in zip(*files, strict=True))
+        result = subprocess.CompletedProcess([path, *args], code, out, err)
     assert (result.returncode == 0) == ok, result.stderr
     return result
 

@@ -3,7 +3,9 @@
 import os
 import runpy
 import sys
+import time
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 
 forks = get_context('forkserver')
@@ -13,13 +15,32 @@ forks.set_forkserver_preload(['torch', 'torch._dynamo', 'matplotlib.figure',
 
 def call(path, args, cwd, env, stdout, stderr, timeout):
     """Run the script, and return its exit code; its output goes into the two files."""
-    process = forks.Process(target=become, args=(path, args, cwd, env, stdout, stderr))
-    process.start()
-    process.join(timeout)
-    if process.is_alive():
-        process.kill()
+    return call_ranks(path, args, cwd, [env], [(stdout, stderr)], timeout)
+
+
+def call_ranks(path, args, cwd, envs, files, timeout):
+    """Run the script in several processes at once, one per env; return the first exit code but 0, or 0.
+
+    files: of each process, those that its output and its errors go to. When one fails, the others are killed.
+    """
+    processes = [forks.Process(target=become, args=(path, args, cwd, env, *outputs))
+                 for env, outputs in zip(envs, files, strict=True)]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + timeout
+    while any(process.is_alive() for process in processes):
+        wait([process.sentinel for process in processes if process.is_alive()], timeout=1)
+        failed = [process for process in processes if process.exitcode]
+        if failed:  # the others may fail of the same cause
+            for process in processes:
+                process.join(5)
+        if failed or time.monotonic() > deadline:
+            for process in processes:
+                process.kill()
+                process.join()
+    if time.monotonic() > deadline:
         raise TimeoutError(f"{path} {args} took more than {timeout} s")
-    return process.exitcode
+    return next((process.exitcode for process in processes if process.exitcode), 0)
 
 
 def become(path, args, cwd, env, stdout, stderr):
