@@ -49,7 +49,7 @@ pretrained = 'smollm2'  # and these models, with commas between. One model is in
 # the training songs, to mark lines copied from them, as in train.py. Empty: those of the run in out_dir
 dataset = ''
 host = '127.0.0.1'  # the address to listen at; one that other machines reach needs a user and a password
-port = 8000  # 0: any that is free
+port = 8000  # 0: any free port
 user = ''
 password = ''  # better in the environment variable NANORAP_PASSWORD: everybody on a machine can see its flags
 # limits
@@ -87,10 +87,11 @@ first_model = model_name(out_dir, init_from)
 
 # ---- in the worker's thread
 
-writer = None
+writer = None  # of the model that is in memory
 
 
 def load(name):
+    """Load a model in place of the present one."""
     global writer
     writer = None  # first: two models may be too large for the memory
     gc.collect()
@@ -100,6 +101,7 @@ def load(name):
 
 
 def work(job):
+    """Do a job with the model that it asks for."""
     if writer is None or writer.name != job.request.model:
         job.send(loading=job.request.model)
         load(job.request.model)
@@ -109,12 +111,16 @@ def work(job):
 def training_songs():
     """Return (novelty.Songs, their names) of --dataset, or else of the data that out_dir was trained on.
 
-    (None, []) if that is unknown or too large.
+    Return (None, []) if that data is unknown or too large.
     """
+    name = dataset
     states = sorted(Path(first_model).glob('step-*/state.json'))
-    name = dataset or states and read_json(states[-1]).get('settings', {}).get('dataset')
+    if not name and states:
+        name = read_json(states[-1]).get('settings', {}).get('dataset')
     folder = find_dataset(name) if name else None
-    if folder is None or not dataset and not (folder / 'meta.json').exists():
+    if folder is None:
+        return None, []
+    if not dataset and not (folder / 'meta.json').exists():  # if --dataset lacks it, read_meta() says so
         return None, []
     meta = read_meta(folder)
     if meta['splits']['train']['tokens'] > MAX_TOKENS:
@@ -133,9 +139,12 @@ def menu():
 
 # ---- the API
 
-# a character takes up to 12 bytes of JSON
-app = guarded_app('NanoRapGPT', user, password, host if is_loopback else '',
-                  max_body=12 * max_prompt + 10_000)
+MAX_SAMPLES = 8  # per request
+MAX_STOPS = 8  # stop texts per request
+MAX_STOP_LENGTH = 100  # characters per stop text
+
+max_body = 12 * max_prompt + 10_000  # a character takes up to 12 bytes of JSON, as a surrogate pair
+app = guarded_app('NanoRapGPT', user, password, host if is_loopback else '', max_body)
 
 
 class GenerateRequest(BaseModel, extra='forbid', allow_inf_nan=False):
@@ -148,7 +157,7 @@ class GenerateRequest(BaseModel, extra='forbid', allow_inf_nan=False):
     model: str = Field(first_model, description="one of GET /api/models")
     max_new_tokens: int = Field(min(128, max_tokens), ge=1, le=max_tokens, description="per sample")
     lines: int | None = Field(None, ge=1, le=100, description="a sample ends after this number of lines")
-    num_samples: int = Field(1, ge=1, le=8)
+    num_samples: int = Field(1, ge=1, le=MAX_SAMPLES)
     seed: int | None = Field(None, ge=0, lt=2**53)
     temperature: float = Field(0.8, ge=0, le=5)
     top_k: int | None = Field(200, ge=1)
@@ -158,11 +167,14 @@ class GenerateRequest(BaseModel, extra='forbid', allow_inf_nan=False):
     rhyme: str = Field('', pattern='^[A-Z]{0,16}$',
                        description="a scheme, such as AABB or XAXA, where X is free")
     syllables: int | None = Field(None, ge=2, le=24, description="per line, with a rhyme")
-    stop: list[str] = Field([], max_length=8, description="a sample ends before any of these texts")
+    stop: list[str] = Field([], max_length=MAX_STOPS,
+                            description="a sample ends before any of these texts")
     stream: bool = Field(False, description="events as they come, one JSON object per line")
 
 
 class TextRequest(BaseModel, extra='forbid'):
+    """A text, which is analysed or becomes a page."""
+
     text: str = Field(max_length=max_prompt)
     title: str = Field('', max_length=200)
 
@@ -171,18 +183,19 @@ class TextRequest(BaseModel, extra='forbid'):
 async def api_generate(body: GenerateRequest, request: Request):
     if body.model not in menu():  # never a path or a hub name that the client chooses
         raise HTTPException(422, f"model: there is no {body.model!r}; choose one of {', '.join(menu())}")
-    if body.syllables and not body.rhyme or body.rhyme and body.repetition_penalty != 1:
-        raise HTTPException(422,
-                            "syllables need a rhyme (X for free lines), and repetition_penalty must be left "
-                                 "out with one")
-    if any(not 0 < len(text) <= 100 for text in body.stop):
-        raise HTTPException(422, "stop: each text has 1 to 100 characters")
+    syllables_without_rhyme = body.syllables and not body.rhyme
+    rhyme_with_penalty = body.rhyme and body.repetition_penalty != 1
+    if syllables_without_rhyme or rhyme_with_penalty:
+        raise HTTPException(422, "syllables need a rhyme (X for free lines), and repetition_penalty must be "
+                                 "left out with one")
+    if any(not 0 < len(text) <= MAX_STOP_LENGTH for text in body.stop):
+        raise HTTPException(422, f"stop: each text has 1 to {MAX_STOP_LENGTH} characters")
     job = Job(body)
     try:
         worker.add(job)
     except QueueIsFull:
-        raise HTTPException(503, f"{queue} requests are waiting already: try again later",
-                            {'Retry-After': '10'}) from None
+        detail = f"{queue} requests are waiting already: try again later"
+        raise HTTPException(503, detail, {'Retry-After': '10'}) from None
     if body.stream:
         return Stream(worker, job)
     event = await last_event(worker, job, request)
@@ -193,10 +206,10 @@ async def api_generate(body: GenerateRequest, request: Request):
 
 @app.get('/api/models')
 def api_models():
-    limits = dict(max_prompt=max_prompt, context=context, max_new_tokens=max_tokens, num_samples=8,
+    limits = dict(max_prompt=max_prompt, context=context, max_new_tokens=max_tokens, num_samples=MAX_SAMPLES,
                   queue=queue)
-    return dict(models=[dict(name=name, header=header_keys(name) or []) for name in menu()],
-                songs=len(song_titles), limits=limits)
+    choices = [dict(name=name, header=header_keys(name) or []) for name in menu()]
+    return dict(models=choices, songs=len(song_titles), limits=limits)
 
 
 @app.post('/api/analyse')
@@ -208,7 +221,7 @@ async def api_analyse(body: TextRequest):
             lines[number]['copied'] = dict(words=copy.words, song=song_titles[copy.song], line=copy.source)
         return dict(lines=lines, density=density(body.text))
 
-    return await anyio.to_thread.run_sync(analyse, limiter=one_at_a_time)
+    return await anyio.to_thread.run_sync(analyse, limiter=analysis_limiter)
 
 
 @app.post('/api/page')
@@ -228,8 +241,8 @@ def openapi():
 def page(name='index.html'):
     file = 'api.html' if name == 'api' else name
     if file not in ('index.html', 'api.html', 'style.css', 'theme.js', 'page.js', 'icon.svg'):
-        raise HTTPException(404,
-                            "there is no such page: the verses are at /, the API's documentation at /api")
+        raise HTTPException(404, "there is no such page: the page to write verses with is /, and the API's "
+                                 "documentation /api")
     return FileResponse(Path(__file__).parent / 'web' / file)
 
 
@@ -243,13 +256,14 @@ except OSError as e:
 print(f"loading {first_model}", flush=True)
 songs, song_titles = training_songs()
 worker = Worker(partial(load, first_model), work, queue)
-one_at_a_time = anyio.CapacityLimiter(1)
+analysis_limiter = anyio.CapacityLimiter(1)
 url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 if song_titles:
     print(f"{len(song_titles)} training songs to look for copies in")
 else:
     print("no training songs known: copies are not marked")
 print(f"open {url} (Ctrl-C ends it)", flush=True)
-server = uvicorn.Config(app, log_level='warning', access_log=False, server_header=False, lifespan='off',
-                        limit_concurrency=256, timeout_graceful_shutdown=1)
-uvicorn.Server(server).run(sockets=[listener])
+server_config = uvicorn.Config(
+    app, log_level='warning', access_log=False, server_header=False, lifespan='off', limit_concurrency=256,
+    timeout_graceful_shutdown=1)
+uvicorn.Server(server_config).run(sockets=[listener])

@@ -1,1 +1,1 @@
-"""What serve.py is made of: the HTTP plumbing, the queue of jobs, and the model that writes for them."""
+"""The parts of serve.py: its HTTP plumbing, its queue of jobs, and the writer, which runs the model."""

@@ -33,7 +33,7 @@ class Job:
     each other.
     """
 
-    PAUSE = 0.05
+    PAUSE = 0.05  # seconds
 
     def __init__(self, request):
         self.request = request
@@ -69,8 +69,9 @@ class Job:
 
 
 class Worker:
-    """A thread that does one job at a time, while at most `capacity` jobs wait. What begin() raises is raised
-    here.
+    """A thread that does one job at a time, while at most `capacity` others wait.
+
+    If begin() raises an exception, so does the constructor.
 
     Run PyTorch only in begin() and work(): a second torch thread starts a second OpenMP pool, and decoding is
     a third slower when there are more threads than cores.
@@ -128,7 +129,7 @@ class Worker:
             try:
                 job.check()
                 self.work(job)
-            except Cancelled:
+            except Cancelled:  # there is nobody to answer
                 pass
             except UserError as e:
                 job.send(error=str(e))

@@ -1,9 +1,9 @@
 """
 HTTP plumbing: authentication, security headers, one-line errors, streamed answers.
 
-    app = guarded_app(title, user, password, host, max_body) return Stream(worker, job)                     #
-    in a route: a job's events (nanorap.serve.jobs) as lines of JSON event = await last_event(worker, job,
-    request)    # or the last of them
+    app = guarded_app(title, user, password, host, max_body)
+    return Stream(worker, job)  # in a route: the events of a job (nanorap.serve.jobs) as lines of JSON
+    event = await last_event(worker, job, request)  # or only the last event
 """
 
 import json
@@ -18,45 +18,50 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+CLIENT_CHECK_INTERVAL = 0.2  # seconds, chosen by hand
 HEADERS = {
-    # nothing from elsewhere, no script or style inside the page, no frame around it
-    'Content-Security-Policy': "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors "
-                               "'none'",
-    'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer', 'Cache-Control': 'no-store',
-    'Cross-Origin-Opener-Policy': 'same-origin', 'Cross-Origin-Resource-Policy': 'same-origin'}
+    # nothing from other sites, no inline scripts or styles, no frame around the page
+    'Content-Security-Policy': "default-src 'self'; base-uri 'none'; form-action 'none'; "
+                               "frame-ancestors 'none'",
+    'X-Content-Type-Options': 'nosniff',
+    'Referrer-Policy': 'no-referrer',
+    'Cache-Control': 'no-store',
+    'Cross-Origin-Opener-Policy': 'same-origin',
+    'Cross-Origin-Resource-Policy': 'same-origin',
+}
 
 
 class SecurityHeaders:
     """Adds HEADERS to every answer, errors included.
 
-    BaseHTTPMiddleware would do it in fewer lines, but it hides from a stream that its client has left.
+    It isn't a BaseHTTPMiddleware, since behind one a stream isn't notified that its client has left.
     """
 
     def __init__(self, app):
         self.app = app
 
     async def __call__(self, scope, receive, send):
-        async def send_more(message):
+        async def send_with_headers(message):
             if message['type'] == 'http.response.start':
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        await self.app(scope, receive, send_more)
+        await self.app(scope, receive, send_with_headers)
 
 
 def guarded_app(title, user, password, host, max_body):
-    """Return a FastAPI without routes.
+    """Return a FastAPI application without routes.
 
-    user, password: of HTTP basic authentication; user='' lets everybody in. host: the address it listens at
-    if that is a loopback address, else ''. max_body: bytes per request.
+    user, password: for HTTP basic authentication; with user='' everybody has access. host: the address that
+    the server listens at if that is a loopback address, else ''. max_body: the most bytes per request.
 
-    CSRF: only JSON bodies are accepted, which a form on another site can't send. DNS rebinding:
-    TrustedHostMiddleware refuses hosts other than this machine's loopback names. FastAPI's own pages of
-    documentation are left out, since they load scripts from other sites.
+    CSRF: only JSON bodies are accepted, which a form on another site can't send. DNS rebinding: on a loopback
+    address, TrustedHostMiddleware refuses every other host name. FastAPI's own documentation pages are turned
+    off, since they load scripts from other sites.
     """
     async def login(given: Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]):
         given_user, given_password = (given.username, given.password) if given else ('', '')
-        # both are compared in any case, in constant time
+        # compare both, each in constant time, so that the time doesn't reveal which one is wrong
         is_user = secrets.compare_digest(given_user.encode(), user.encode())
         is_password = secrets.compare_digest(given_password.encode(), password.encode())
         if not (is_user and is_password):
@@ -80,7 +85,7 @@ def guarded_app(title, user, password, host, max_body):
 
 
 async def batches(job):
-    """Yield a job's events, in lists of those that came together, up to the last one."""
+    """Yield a job's events up to the last one, in lists of events that came together."""
     events = [{}]
     while not {'done', 'error'} & events[-1].keys():
         events = await job.batches.get()
@@ -92,7 +97,8 @@ class Stream(StreamingResponse):
 
     def __init__(self, worker, job):
         super().__init__(self.lines(job), media_type='application/x-ndjson')
-        self.worker, self.job = worker, job
+        self.worker = worker
+        self.job = job
 
     async def lines(self, job):
         async for events in batches(job):
@@ -106,11 +112,10 @@ class Stream(StreamingResponse):
 
 
 async def last_event(worker, job, request):
-    """Return a job's last event, for a client that waits for it. If the client leaves, the job is
-    cancelled."""
+    """Wait for a job's last event and return it. If the client leaves, the job is cancelled."""
     async def watch_client():
         while not await request.is_disconnected():
-            await anyio.sleep(0.2)
+            await anyio.sleep(CLIENT_CHECK_INTERVAL)
         worker.cancel(job)
         job.send(error="the client has left")
 

@@ -10,10 +10,11 @@ from nanorap.text import encode_prompt, header_keys, header_lines, write
 
 
 class Writer:
-    """Answers requests, Jobs of nanorap.serve.jobs, with one model.
+    """Does the jobs (nanorap.serve.jobs.Job) of the server with one model.
 
-    name: the model's folder or name. model: a GPT in eval mode, packed. context: the most tokens of a prompt
-    that the model sees. max_cache: the largest KV cache of a request in GB.
+    name: the model's folder or hub name. model: a GPT in eval mode, packed (nanorap.quantize.pack). context:
+    the model sees at most this many tokens of a prompt, the last ones. max_cache: GB, the largest KV cache
+    that a request may need.
     """
 
     def __init__(self, *, name, model, tokenizer, context, max_cache):
@@ -25,16 +26,18 @@ class Writer:
         self.endings = Endings(tokenizer, min(tokenizer.vocab_size, model.config.vocab_size))
         self.new_song = header_keys(name) is not None
         self.job = None
-        # before each token: check() raises Cancelled if the client has left
+        # job.check() raises Cancelled if the client has left: check it before every token
         model.register_forward_pre_hook(lambda *_: self.job and self.job.check())
 
     def write(self, job):
         """Write the samples of job.request, whose fields are named as sample.py's options.
 
         It sends events to the client: {'sample', 'text'} per piece of text, and at the end {'done': True,
-        'texts': [of each sample], 'tokens': [their numbers], 'seed', 'model', 'seconds'}.
+        'texts', 'tokens', 'seed', 'model', 'seconds'}, where texts and tokens are lists with the text and the
+        number of tokens per sample.
         """
-        request, t0 = job.request, time.perf_counter()
+        request = job.request
+        t0 = time.perf_counter()
         prompt = header_lines(self.name, artist=request.artist, title=request.title) + request.prompt
         self.check_cache_size(request, prompt)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
