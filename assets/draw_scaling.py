@@ -1,4 +1,8 @@
-"""Draw assets/scaling.png from assets/scaling.json, which `python bench.py --mode=scaling --json=assets/scaling.json` wrote."""
+"""
+Draw assets/scaling.png from assets/scaling.json, which this command wrote:
+
+$ python bench.py --mode=scaling --json=assets/scaling.json
+"""
 
 import sys
 from pathlib import Path

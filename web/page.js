@@ -1,9 +1,14 @@
-// The page of serve.py. Text of the model and of the writer enters it as text nodes only, never as HTML.
+// The page of serve.py. Text of the model and of the user is put into text nodes only, never read as HTML.
 'use strict'
 
 const $ = id => document.getElementById(id)
 const [area, mirror, form] = [$('text'), $('mirror'), $('settings')]
 const fields = form.elements
+const N_COLOURS = 12 // of rhymes: .c0 to .c11 in style.css
+const ANALYSIS_DELAY = 120 // milliseconds without a change, before the text is analysed
+const TYPING_PAUSE = 1200 // milliseconds; keys pressed within it are undone together
+const MAX_UNDO = 300 // states
+const MAX_COPIES = 12 // copied lines that are listed below the text
 
 // ---- requests to the server
 
@@ -41,7 +46,6 @@ let renderedLines = [] // per line: {text, analysis: of the server, node}
 let isWaiting = false // whether a model is writing at the end
 
 /** Render the lines of a text that have changed. */
-
 function render(text) {
   const lines = text.split('\n')
   const most = Math.min(lines.length, renderedLines.length)
@@ -77,7 +81,8 @@ function colouredWords(line, spans) {
   let at = 0
   for (const [start, end, number, internal] of spans) {
     parts.append(letters.slice(at, start).join(''))
-    parts.append(element('span', `${internal ? 'in' : 'end'} c${number % 12}`, letters.slice(start, end).join('')))
+    const className = `${internal ? 'in' : 'end'} c${number % N_COLOURS}`
+    parts.append(element('span', className, letters.slice(start, end).join('')))
     at = end
   }
   parts.append(letters.slice(at).join(''))
@@ -90,7 +95,7 @@ function lineNode(line, analysis) {
   words.append(colouredWords(line, analysis?.spans ?? []))
   if (analysis?.letter) {
     const end = analysis.spans.find(span => !span[3])
-    gutter.append(element('span', `letter end c${end ? end[2] % 12 : 0}`, analysis.letter))
+    gutter.append(element('span', `letter end c${end ? end[2] % N_COLOURS : 0}`, analysis.letter))
   }
   if (analysis?.syllables) gutter.append(element('span', 'count', analysis.syllables))
   if (analysis?.copied) {
@@ -103,7 +108,7 @@ function lineNode(line, analysis) {
 
 let isAnalysing = false, analyseAgain = false, timer = 0
 
-/** Ask the server what rhymes, soon, and not more than once at a time. */
+/** Have the server analyse the text soon, one request at a time. */
 function scheduleAnalysis() {
   clearTimeout(timer)
   timer = setTimeout(async () => {
@@ -116,7 +121,7 @@ function scheduleAnalysis() {
     } catch (e) { showStatus(e.message, true) }
     isAnalysing = false
     if (analyseAgain || text !== area.value) { analyseAgain = false; scheduleAnalysis() }
-  }, 120)
+  }, ANALYSIS_DELAY)
 }
 
 /** Show an analysis of the text: colours, counts, copied lines. */
@@ -131,11 +136,12 @@ function showAnalysis({lines, density}) {
   })
   const bars = lines.filter(line => line.syllables)
   const rhymed = bars.filter(line => line.letter).length
-  $('measures').textContent = !bars.length ? '' : [`${bars.length} line${bars.length > 1 ? 's' : ''}`,
-    `rhyme density ${density.toFixed(2)}`, `${Math.round(100 * rhymed / bars.length)}% end in a rhyme`].join('  ·  ')
+  const measures = [`${bars.length} line${bars.length > 1 ? 's' : ''}`, `rhyme density ${density.toFixed(2)}`,
+    `${Math.round(100 * rhymed / bars.length)}% end in a rhyme`]
+  $('measures').textContent = bars.length ? measures.join('  ·  ') : ''
   const copied = lines.map((line, i) => [i + 1, line.copied]).filter(([, copy]) => copy)
   $('copies').hidden = !copied.length
-  $('copies').replaceChildren(...copied.slice(0, 12).map(([number, copy]) => {
+  $('copies').replaceChildren(...copied.slice(0, MAX_COPIES).map(([number, copy]) => {
     const p = element('p', '', `Line ${number}: ${copy.words} words in a row are in ${copy.song}: `)
     p.append(element('q', '', copy.line))
     return p
@@ -157,14 +163,14 @@ function showLineInfo() {
 
 let lastPiece = null // {start, text}: what the model wrote last, if it is still there
 const undoStack = [], redoStack = []
-let lastKeyTime = 0 // keys pressed in a row are undone together
+let lastKeyTime = 0 // 0: the next key begins a new step of undo
 
 const state = () => ({text: area.value, caret: area.selectionStart, piece: lastPiece})
 
 /** Put the present state, or `entry`, on the undo stack. */
 function pushUndo(entry = state()) {
   if (undoStack.at(-1)?.text !== entry.text) undoStack.push(entry)
-  if (undoStack.length > 300) undoStack.shift()
+  if (undoStack.length > MAX_UNDO) undoStack.shift()
   redoStack.length = 0
 }
 
@@ -204,7 +210,7 @@ function onChange() {
 }
 
 area.addEventListener('input', () => {
-  if (Date.now() - lastKeyTime > 1200) pushUndo(lastState)
+  if (Date.now() - lastKeyTime > TYPING_PAUSE) pushUndo(lastState)
   else redoStack.length = 0
   lastKeyTime = Date.now()
   const shift = area.value.length - lastState.text.length
@@ -262,7 +268,9 @@ function updateFields() {
   $('own-label').hidden = fields.scheme.value !== 'own'
   $('temperature-out').textContent = Number(fields.temperature.value).toFixed(2).replace(/0$/, '')
   const header = models.find(model => model.name === fields.model.value)?.header ?? []
-  for (const label of form.querySelectorAll('[data-header]')) label.hidden = !header.includes(label.dataset.header)
+  for (const label of form.querySelectorAll('[data-header]')) {
+    label.hidden = !header.includes(label.dataset.header)
+  }
 }
 form.addEventListener('input', () => { updateFields(); onChange() })
 form.addEventListener('submit', e => e.preventDefault())
@@ -291,7 +299,7 @@ function generateRequest(prompt, samples, seed) {
 
 let writing = null // while the model writes: {at: where its next text goes, abort}
 let limits = {max_new_tokens: 1000}
-let nAlternatives = 0 // how often alternatives were asked for in this place
+let nAlternatives = 0 // how often alternatives were requested since the last Continue
 
 function showStatus(text, wrong = false) {
   $('status').textContent = text
@@ -567,7 +575,10 @@ $('redo').onclick = redo
 $('link').onclick = makeLink
 $('open').onclick = () => $('file').click()
 $('help-open').onclick = () => $('help').showModal()
-for (const button of document.querySelectorAll('[data-save]')) button.onclick = () => save(button.dataset.save)
+for (const button of document.querySelectorAll('[data-save]')) {
+  button.onclick = () => save(button.dataset.save)
+}
+
 function toggleSettings(open = !form.classList.contains('open')) {
   form.classList.toggle('open', open)
   $('settings-toggle').setAttribute('aria-expanded', open)

@@ -1,4 +1,5 @@
-// Light or dark: as the system has it, until the button says otherwise. It runs before anything is painted.
+// The theme follows the system until the button changes it. This runs before the first paint, so that no
+// light page flashes up in the dark.
 'use strict'
 
 const dark = matchMedia('(prefers-color-scheme: dark)')
