@@ -1,6 +1,6 @@
 """
-Draw assets/schedules.png: the learning rates and batch sizes that train.py can follow, computed by the functions
-that it calls.
+Draw assets/schedules.png: the learning rates and batch sizes that train.py can follow, computed by the
+functions that it calls.
 
 $ python assets/draw_schedules.py
 """
