@@ -29,11 +29,13 @@ def sample_next(
     if temperature == 0:
         return logits.argmax(-1)
     logits, ids = logits.float(), None
-    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # at most 0: the smallest temperature can't overflow
+    # at most 0, so that even the smallest temperature can't overflow
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None:
         logits, ids = logits.topk(min(top_k, logits.size(-1)), sorted=True)
     elif top_p < 1 or min_p > 0:
         logits, ids = logits.sort(descending=True)
+    # the first token whose cumulative probability exceeds u * total; top_p and min_p lower the total
     cumulative = torch.softmax(logits, -1).cumsum(-1)
     total = cumulative[:, -1:]
     if top_p < 1:  # up to the first token at which the share is reached
@@ -68,21 +70,22 @@ def generate(
     repetition_penalty: float = 1.0,
     **sampler,
 ) -> list[bool]:
-    """Continue each prompt num_samples times: samples 0 to num_samples - 1 continue the first prompt, and so
-    on.
+    """Continue each prompt num_samples times; samples 0 to num_samples - 1 continue the first one, and so on.
 
     on_token(sample, token, logprob) is called for each new token, with its log-probability by the model
     itself (before temperature and penalties); where it returns True the sample ends. A sample also ends with
     the end-of-text token eot, which on_token does not get, or after max_new_tokens. Returns for each sample
     whether eot or on_token has ended it.
 
-    model: a GPT in eval mode. make_cache: (B, max_len) -> an empty KVCache. prompts: each of 1 to block_size
-    ids; they may differ in length. vocab_size: ids from there on, where a model's vocabulary is padded, are
-    never sampled. sampler: options of sample_next().
+    model: a GPT in eval mode.
+    make_cache: a function (B, max_len) -> empty KVCache.
+    prompts: lists of 1 to block_size ids, whose lengths may differ.
+    vocab_size: ids from this one on, the padding of a model's vocabulary, are never sampled.
+    sampler: options of sample_next().
 
-    A sample's random numbers depend on the seed and on its number among its prompt's samples, on nothing
-    else. Beyond block_size, a rotary or ALiBi model goes on with a sliding cache (see KVCache); a model with
-    learned positions keeps the later half of the context and prefills it again.
+    A sample's random numbers depend only on the seed and on its number among its prompt's samples. Beyond
+    block_size a rotary or ALiBi model continues with a sliding cache (see KVCache); a model with learned
+    positions keeps the later half of the context and prefills it again.
     """
     block_size, device = model.config.block_size, next(model.parameters()).device
     has_learned_positions = model.config.pos == 'learned'

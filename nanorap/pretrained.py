@@ -62,7 +62,7 @@ GGUF_NAMES = {
 
 
 def load(name):
-    """The GPTConfig fields (a dict) and state dict (fp32, CPU, model.py's names) of a pretrained model.
+    """Return the GPTConfig fields (a dict) and the state dict (fp32, CPU, model.py's names) of a model.
 
     name: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a GPT-2 or Llama
     model in the transformers format, or an out_dir of train.py. Raises UserError for a model that isn't there
@@ -91,50 +91,56 @@ def load(name):
 
 
 def _config_from_transformers(theirs, folder):
-    """GPTConfig fields and key table for a transformers config (a dict); UserError where model.py would
-    differ."""
+    """Return GPTConfig fields and the key table for a transformers config, a dict.
+
+    Raises UserError for an architecture that model.py would compute differently.
+    """
 
     def unsupported(key, value):
         return UserError(f"{folder}: {key}={value!r} is not supported; models of the GPT-2 and Llama "
                          "families are")
 
-    kind, tied = theirs.get('model_type'), theirs.get('tie_word_embeddings', theirs.get('model_type') == 'gpt2')
+    kind = theirs.get('model_type')
+    is_tied = theirs.get('tie_word_embeddings', kind == 'gpt2')
     if kind == 'gpt2':
-        for key, good in dict(activation_function='gelu_new', scale_attn_weights=True, add_cross_attention=False,
-                              scale_attn_by_inverse_layer_idx=False).items():
-            if theirs.get(key, good) != good:
+        required = dict(activation_function='gelu_new', scale_attn_weights=True, add_cross_attention=False,
+                        scale_attn_by_inverse_layer_idx=False)
+        for key, value in required.items():
+            if theirs.get(key, value) != value:
                 raise unsupported(key, theirs[key])
-        return dict(
-            n_layer=theirs['n_layer'], n_head=theirs['n_head'], n_kv_head=theirs['n_head'], n_embd=theirs['n_embd'],
-            n_hidden=theirs.get('n_inner') or 4 * theirs['n_embd'], block_size=theirs['n_positions'],
-            vocab_size=theirs['vocab_size'], bias=True, pos='learned', norm='layernorm', mlp='gelu',
-            norm_eps=theirs.get('layer_norm_epsilon', 1e-5), tie_weights=tied,
-        ), GPT2_KEYS
+        config = dict(
+            n_layer=theirs['n_layer'], n_head=theirs['n_head'], n_kv_head=theirs['n_head'],
+            n_embd=theirs['n_embd'], n_hidden=theirs.get('n_inner') or 4 * theirs['n_embd'],
+            block_size=theirs['n_positions'], vocab_size=theirs['vocab_size'],
+            bias=True, pos='learned', norm='layernorm', mlp='gelu',
+            norm_eps=theirs.get('layer_norm_epsilon', 1e-5), tie_weights=is_tied)
+        return config, GPT2_KEYS
     if kind == 'llama':
-        rope = theirs.get('rope_parameters') or theirs.get('rope_scaling') or {}  # its name since transformers 5; before
-        for key, value, good in [
+        # rope_parameters is its name since transformers 5
+        rope = theirs.get('rope_parameters') or theirs.get('rope_scaling') or {}
+        n_head, n_embd = theirs['num_attention_heads'], theirs['hidden_size']
+        for key, value, required in [
             ('hidden_act', theirs.get('hidden_act', 'silu'), 'silu'),
             ('attention_bias', theirs.get('attention_bias', False), False),
             ('mlp_bias', theirs.get('mlp_bias', False), False),
             ('rope_type', rope.get('rope_type', rope.get('type', 'default')), 'default'),
-            ('head_dim', (theirs.get('head_dim') or theirs['hidden_size'] // theirs['num_attention_heads'])
-             * theirs['num_attention_heads'], theirs['hidden_size']),
+            ('head_dim', (theirs.get('head_dim') or n_embd // n_head) * n_head, n_embd),
         ]:
-            if value != good:
+            if value != required:
                 raise unsupported(key, value)
-        return dict(
-            n_layer=theirs['num_hidden_layers'], n_head=theirs['num_attention_heads'],
-            n_kv_head=theirs.get('num_key_value_heads') or theirs['num_attention_heads'], n_embd=theirs['hidden_size'],
+        config = dict(
+            n_layer=theirs['num_hidden_layers'], n_head=n_head,
+            n_kv_head=theirs.get('num_key_value_heads') or n_head, n_embd=n_embd,
             n_hidden=theirs['intermediate_size'], block_size=theirs['max_position_embeddings'],
             vocab_size=theirs['vocab_size'], bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu',
-            norm_eps=theirs.get('rms_norm_eps', 1e-6), tie_weights=tied,
-            rope_theta=rope.get('rope_theta', theirs.get('rope_theta', 10000.0)),
-        ), LLAMA_KEYS
+            norm_eps=theirs.get('rms_norm_eps', 1e-6), tie_weights=is_tied,
+            rope_theta=rope.get('rope_theta', theirs.get('rope_theta', 10000.0)))
+        return config, LLAMA_KEYS
     raise unsupported('model_type', kind)
 
 
-def _rows(keys, config):
-    """The table's rows with layer numbers filled in, for the parameters that a model of this config has."""
+def _key_rows(keys, config):
+    """Yield a key table's rows, with layer numbers, for the parameters that a model of this config has."""
     for ours, theirs, how in keys:
         if ours == 'lm_head.weight' and config['tie_weights']:
             continue
@@ -143,11 +149,13 @@ def _rows(keys, config):
 
 
 def _from_transformers(keys, theirs, config, folder):
+    """Return the state dict under model.py's names for `theirs`, one under transformers' names."""
     state_dict = {}
-    for our_key, their_keys, how in _rows(keys, config):
+    for our_key, their_keys, how in _key_rows(keys, config):
         try:
             # the hub's gpt2 files leave out the prefix that save_pretrained() writes
-            parts = [theirs[k] if k in theirs else theirs[k.removeprefix('transformer.')] for k in their_keys]
+            parts = [theirs[key] if key in theirs else theirs[key.removeprefix('transformer.')]
+                     for key in their_keys]
         except KeyError as e:
             raise UserError(f"{folder}: the weights lack {e.args[0]!r}: download the folder again") from None
         weight = torch.cat(parts) if how == 'cat' else parts[0].t() if how == 'T' else parts[0]
@@ -155,17 +163,16 @@ def _from_transformers(keys, theirs, config, folder):
     return state_dict
 
 
-# what each family has, and model.py's other choices that its format can't express
+# what each family has; no format can express model.py's other options
+PLAIN = dict(qk_norm=False, logit_softcap=None, smear=0)
 FAMILIES = {
-    'gpt2': (dict(pos='learned', norm='layernorm', mlp='gelu', qk_norm=False, logit_softcap=None, smear=0), GPT2_KEYS),
-    'llama': (dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, qk_norm=False, logit_softcap=None, smear=0),
-              LLAMA_KEYS),
+    'gpt2': (dict(pos='learned', norm='layernorm', mlp='gelu') | PLAIN, GPT2_KEYS),
+    'llama': (dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False) | PLAIN, LLAMA_KEYS),
 }
 
 
 def family(config):
-    """'gpt2' or 'llama', for a GPTConfig's fields; UserError, naming the field, for a model that is
-    neither."""
+    """Return 'gpt2' or 'llama' for a GPTConfig's fields; raise UserError for a model that is neither."""
     misfits = {name: [field for field, value in fields.items() if config.get(field, value) != value]
                for name, (fields, _) in FAMILIES.items()}
     if config['n_kv_head'] != config['n_head']:
@@ -179,73 +186,86 @@ def family(config):
 
 
 def to_transformers(config, state_dict):
-    """A state dict of model.py's (config: GPTConfig fields) under transformers' names: what load() would
-    read.
+    """Return model.py's state dict under transformers' names, for load() to read. config: GPTConfig's fields.
 
     GPT-2 has biases everywhere: a model without them gets zeros, with the same logits.
     """
     kind = family(config)
     head_dim = config['n_embd'] // config['n_head']
-    rows = {'c_attn': [config['n_embd']] + [config['n_kv_head'] * head_dim] * 2, 'c_fc': [config['n_hidden']] * 2}
+    n_query, n_key = config['n_embd'], config['n_kv_head'] * head_dim
+    rows = {'c_attn': [n_query, n_key, n_key], 'c_fc': [config['n_hidden']] * 2}  # of stacked matrices
     theirs = {}
-    for our_key, their_keys, how in _rows(FAMILIES[kind][1], config):
+    for our_key, their_keys, how in _key_rows(FAMILIES[kind][1], config):
         if our_key.endswith('.bias') and not config['bias']:
             weight = torch.zeros(len(state_dict[our_key.removesuffix('bias') + 'weight']))
         else:
             weight = state_dict[our_key]
-        parts = weight.split(rows[our_key.split('.')[-2]]) if how == 'cat' else [weight.t() if how == 'T' else weight]
+        if how == 'cat':
+            parts = weight.split(rows[our_key.split('.')[-2]])
+        else:
+            parts = [weight.t() if how == 'T' else weight]
         theirs.update((key, part.contiguous()) for key, part in zip(their_keys, parts, strict=True))
     return theirs
 
 
 def transformers_config(config, eot):
-    """The config.json of transformers for a GPTConfig's fields: the reverse of
-    _config_from_transformers()."""
+    """Return transformers' config.json for GPTConfig's fields, the reverse of _config_from_transformers()."""
     shared = dict(vocab_size=config['vocab_size'], tie_word_embeddings=config['tie_weights'], dtype='float32',
                   bos_token_id=eot, eos_token_id=eot)
     if family(config) == 'gpt2':
         return dict(
-            architectures=['GPT2LMHeadModel'], model_type='gpt2', n_layer=config['n_layer'], n_head=config['n_head'],
-            n_embd=config['n_embd'], n_inner=config['n_hidden'], n_positions=config['block_size'],
-            activation_function='gelu_new', layer_norm_epsilon=config['norm_eps'],
-            **shared)
+            architectures=['GPT2LMHeadModel'], model_type='gpt2',
+            n_layer=config['n_layer'], n_head=config['n_head'], n_embd=config['n_embd'],
+            n_inner=config['n_hidden'], n_positions=config['block_size'],
+            activation_function='gelu_new', layer_norm_epsilon=config['norm_eps'], **shared)
     return dict(
         architectures=['LlamaForCausalLM'], model_type='llama', num_hidden_layers=config['n_layer'],
-        num_attention_heads=config['n_head'], num_key_value_heads=config['n_kv_head'], hidden_size=config['n_embd'],
-        intermediate_size=config['n_hidden'], max_position_embeddings=config['block_size'], hidden_act='silu',
-        rms_norm_eps=config['norm_eps'], attention_bias=False, mlp_bias=False, attention_dropout=0.0,
-        rope_parameters=dict(rope_type='default', rope_theta=config['rope_theta']), rope_theta=config['rope_theta'], **shared)
+        num_attention_heads=config['n_head'], num_key_value_heads=config['n_kv_head'],
+        hidden_size=config['n_embd'], intermediate_size=config['n_hidden'],
+        max_position_embeddings=config['block_size'], hidden_act='silu', rms_norm_eps=config['norm_eps'],
+        attention_bias=False, mlp_bias=False, attention_dropout=0.0,
+        rope_parameters=dict(rope_type='default', rope_theta=config['rope_theta']),
+        rope_theta=config['rope_theta'], **shared)
 
 
 # llama.cpp has GPT-2's matrices under names of its own, and not transposed
 GGUF_GPT2_NAMES = {
-    'transformer.wte': 'token_embd', 'transformer.wpe': 'position_embd', 'transformer.ln_f': 'output_norm', 'lm_head': 'output',
+    'transformer.wte': 'token_embd', 'transformer.wpe': 'position_embd',
+    'transformer.ln_f': 'output_norm', 'lm_head': 'output',
     'ln_1': 'attn_norm', 'ln_2': 'ffn_norm', 'attn.c_attn': 'attn_qkv', 'attn.c_proj': 'attn_output',
     'mlp.c_fc': 'ffn_up', 'mlp.c_proj': 'ffn_down',
 }
 
 
 def to_gguf(config, state_dict):
-    """{llama.cpp's name: tensor}: the reverse of _load_gguf() for the Llama family, and the same for
-    GPT-2."""
-    kind, theirs, found = family(config), to_transformers(config, state_dict), {}
-    names = {theirs: name for name, theirs in GGUF_NAMES.items()} if kind == 'llama' else GGUF_GPT2_NAMES
-    transposed = {key for _, keys, how in _rows(GPT2_KEYS, config) for key in keys if how == 'T'} if kind == 'gpt2' else ()
-    for key, weight in theirs.items():
+    """Return {llama.cpp's name: tensor}, for GPT-2 and Llama; for the latter it reverses _load_gguf()."""
+    kind = family(config)
+    if kind == 'llama':
+        names = {theirs: name for name, theirs in GGUF_NAMES.items()}
+        transposed = set()
+    else:
+        names = GGUF_GPT2_NAMES
+        transposed = {key for _, keys, how in _key_rows(GPT2_KEYS, config) for key in keys if how == 'T'}
+    tensors = {}
+    for key, weight in to_transformers(config, state_dict).items():
         module, _, suffix = key.rpartition('.')
         block = re.match(r'(?:transformer\.h|model\.layers)\.(\d+)\.(.*)', module)
         name = names[block[2] if block else module]
-        if name in ('attn_q', 'attn_k') and kind == 'llama':  # rows in the order in which llama.cpp rotates them
+        if name in ('attn_q', 'attn_k') and kind == 'llama':  # rows in llama.cpp's order of rotation
             n = config['n_head'] if name == 'attn_q' else config['n_kv_head']
-            weight = weight.view(n, 2, weight.size(0) // n // 2, weight.size(1)).transpose(1, 2).reshape(weight.shape)
+            halves = weight.view(n, 2, weight.size(0) // n // 2, weight.size(1))
+            weight = halves.transpose(1, 2).reshape(weight.shape)
         weight = weight.t() if key in transposed else weight
-        found[(f'blk.{block[1]}.' if block else '') + f'{name}.{suffix}'] = weight.contiguous()
-    return found
+        prefix = f'blk.{block[1]}.' if block else ''
+        tensors[f'{prefix}{name}.{suffix}'] = weight.contiguous()
+    return tensors
 
 
 def _read_weights(folder):
-    """All tensors of a folder, in whichever of transformers' file layouts; nothing but tensors is ever
-    unpickled."""
+    """Return {name: tensor} of a folder in any of transformers' file layouts.
+
+    Nothing but tensors is ever unpickled.
+    """
     for name in ('model.safetensors', 'pytorch_model.bin'):
         shards = [name]
         if (folder / f'{name}.index.json').exists():
@@ -253,8 +273,11 @@ def _read_weights(folder):
         elif not (folder / name).exists():
             continue
         try:
-            files = [load_file(folder / shard) if name.endswith('.safetensors')
-                     else torch.load(folder / shard, map_location='cpu', weights_only=True) for shard in shards]
+            if name.endswith('.safetensors'):
+                files = [load_file(folder / shard) for shard in shards]
+            else:
+            # llama.cpp rotates neighbouring rows of a head, Llama and model.py those of its two halves: undo
+            # its
         except (SafetensorError, OSError, EOFError, RuntimeError, UnpicklingError) as e:
             raise UserError(f"the weights in {folder} are damaged or half-written ({str(e)[:200]}): take "
                             "them from their source again") from e
@@ -264,26 +287,30 @@ def _read_weights(folder):
 
 
 def _load_gguf(path):
-    """A Llama model in llama.cpp's GGUF format, dequantized to fp32."""
+    """Return config and state dict of a Llama model in llama.cpp's GGUF format, dequantized to fp32."""
     from gguf import GGUFReader, dequantize
 
     reader = GGUFReader(path)
-    field = {key.removeprefix('llama.'): f.contents() for key, f in reader.fields.items() if key.startswith('llama.')}
+    field = {key.removeprefix('llama.'): value.contents()
+             for key, value in reader.fields.items() if key.startswith('llama.')}
     n_head, n_kv_head = field['attention.head_count'], field['attention.head_count_kv']
     theirs = {}
     for t in reader.tensors:
         *block, name, _ = t.name.split('.')  # blk.0.attn_q.weight, or output_norm.weight
         weight = torch.from_numpy(dequantize(t.data, t.tensor_type).copy())
         if name in ('attn_q', 'attn_k'):
-            # llama.cpp rotates neighbouring pairs of each head's rows; Llama (and we) the two halves: undo
+            # llama.cpp rotates neighbouring rows of a head, Llama and model.py rows of its two halves: undo
             # its reordering
             n = n_head if name == 'attn_q' else n_kv_head
-            weight = weight.view(n, weight.size(0) // n // 2, 2, weight.size(1)).transpose(1, 2).reshape(weight.shape)
-        theirs[(f'model.layers.{block[1]}.' if block else '') + f'{GGUF_NAMES[name]}.weight'] = weight
+            pairs = weight.view(n, weight.size(0) // n // 2, 2, weight.size(1))
+            weight = pairs.transpose(1, 2).reshape(weight.shape)
+        prefix = f'model.layers.{block[1]}.' if block else ''
+        theirs[f'{prefix}{GGUF_NAMES[name]}.weight'] = weight
     config = dict(
         n_layer=field['block_count'], n_head=n_head, n_kv_head=n_kv_head, n_embd=field['embedding_length'],
-        n_hidden=field['feed_forward_length'], block_size=field['context_length'], vocab_size=field['vocab_size'],
-        bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu', rope_theta=field['rope.freq_base'],
+        n_hidden=field['feed_forward_length'], block_size=field['context_length'],
+        vocab_size=field['vocab_size'], bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu',
+        rope_theta=field['rope.freq_base'],
         norm_eps=field['attention.layer_norm_rms_epsilon'], tie_weights='lm_head.weight' not in theirs,
     )
     return config, _from_transformers(LLAMA_KEYS, theirs, config, path)

