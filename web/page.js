@@ -9,6 +9,9 @@ const ANALYSIS_DELAY = 120 // milliseconds without a change, before the text is 
 const TYPING_PAUSE = 1200 // milliseconds; keys pressed within it are undone together
 const MAX_UNDO = 300 // states
 const MAX_COPIES = 12 // copied lines that are listed below the text
+const TOKENS_PER_LINE = 40 // the most that are requested
+const BOTTOM_MARGIN = 80 // pixels; the page scrolls with the text if its end is at most as far away
+const MAX_CONTEXT = 2000 // characters before an alternative that are analysed with it
 
 // ---- requests to the server
 
@@ -42,8 +45,8 @@ async function* generate(request, signal) {
 
 // ---- the editor: a mirror behind the textarea shows the colours, line by line
 
-let renderedLines = [] // per line: {text, analysis: of the server, node}
-let isWaiting = false // whether a model is writing at the end
+let renderedLines = [] // per line {text, analysis, node}; analysis: what the server returned for it
+let isWaiting = false // whether the last line is marked, because a model is writing
 
 /** Render the lines of a text that have changed. */
 function render(text) {
@@ -75,7 +78,10 @@ function element(tag, className, text = '') {
   return node
 }
 
-/** Return a line's words, those that rhyme in spans. Positions count code points, as in Python. */
+/**
+ * Return a line as nodes, with the words that rhyme in coloured spans.
+ * The server's positions count code points, as in Python, not UTF-16 units as in JavaScript.
+ */
 function colouredWords(line, spans) {
   const parts = document.createDocumentFragment(), letters = [...line]
   let at = 0
@@ -89,6 +95,7 @@ function colouredWords(line, spans) {
   return parts
 }
 
+/** Return a line's node in the mirror: its words, and the margin with the letter and syllables. */
 function lineNode(line, analysis) {
   const node = element('div', line.trimStart().startsWith('[') ? 'line head' : 'line')
   const words = element('span', 'words'), gutter = element('span', 'gutter')
@@ -198,7 +205,7 @@ function setText(text, caret = text.length) {
 
 let lastState = {text: '', caret: 0, piece: null}
 
-/** Everything that follows from a change of the text or of the settings. */
+/** Update what depends on the text and the settings, and keep both for the next visit. */
 function onChange() {
   render(area.value)
   scheduleAnalysis()
@@ -237,7 +244,10 @@ document.addEventListener('selectionchange', () => {
 
 // ---- settings
 
+/** Return the number in a field, null if the field is empty. */
 const number = name => fields[name].value === '' ? null : Number(fields[name].value)
+
+/** Return {name: value} of all fields. */
 function settings() {
   const values = {}
   for (const field of fields) {
@@ -275,7 +285,7 @@ function updateFields() {
 form.addEventListener('input', () => { updateFields(); onChange() })
 form.addEventListener('submit', e => e.preventDefault())
 
-/** Return the body of POST /api/generate for a prompt; an Error if a field's value is not valid. */
+/** Return the body of POST /api/generate for a prompt; throw an Error if a field's value is not valid. */
 function generateRequest(prompt, samples, seed) {
   for (const field of fields) {
     if (field.name && !field.checkValidity()) {
@@ -284,12 +294,19 @@ function generateRequest(prompt, samples, seed) {
       throw new Error(`${field.closest('label').firstChild.textContent.trim()}: ${field.validationMessage}`)
     }
   }
-  const own = fields.scheme.value === 'own' ? fields.own.value.toUpperCase() : fields.scheme.value
+  const scheme = fields.scheme.value === 'own' ? fields.own.value.toUpperCase() : fields.scheme.value
   const syllables = number('syllables')
   const lines = number('lines')
-  const request = {prompt, lines, num_samples: samples, seed, syllables, rhyme: own || (syllables ? 'X' : ''),
-    max_new_tokens: Math.min(limits.max_new_tokens, 40 * lines), model: fields.model.value,
-    temperature: number('temperature'), top_k: number('top_k'), top_p: number('top_p')}
+  const request = {
+    prompt, lines, seed, syllables,
+    num_samples: samples,
+    rhyme: scheme || (syllables ? 'X' : ''), // syllables need a scheme; a line X rhymes with none
+    max_new_tokens: Math.min(limits.max_new_tokens, TOKENS_PER_LINE * lines),
+    model: fields.model.value,
+    temperature: number('temperature'),
+    top_k: number('top_k'),
+    top_p: number('top_p'),
+  }
   const header = models.find(model => model.name === request.model)?.header ?? []
   for (const key of header) request[key] = fields[key].value
   return request
@@ -297,15 +314,19 @@ function generateRequest(prompt, samples, seed) {
 
 // ---- writing
 
-let writing = null // while the model writes: {at: where its next text goes, abort}
+// {at, abort} while the model writes: the position of its next text, and the AbortController of the request.
+// at is Infinity while it writes alternatives, which are not in the text.
+let writing = null
 let limits = {max_new_tokens: 1000}
 let nAlternatives = 0 // how often alternatives were requested since the last Continue
 
+/** Show a message below the text, as an error if `wrong`. */
 function showStatus(text, wrong = false) {
   $('status').textContent = text
   $('status').classList.toggle('wrong', wrong)
 }
 
+/** Enable or disable the buttons, and mark the last line, for a model that begins or ends. */
 function setBusy(isBusy) {
   isWaiting = isBusy
   $('stop').disabled = !isBusy
@@ -313,6 +334,7 @@ function setBusy(isBusy) {
   render(area.value)
 }
 
+/** Stop the model, if it writes. */
 function stop() { writing?.abort.abort() }
 
 /**
@@ -356,7 +378,7 @@ async function continueText() {
   try { request = generateRequest('', 1, number('seed')) } catch (e) { return showStatus(e.message, true) }
   const original = area.value
   pushUndo()
-  // a word of the model begins with its blank, so the line must not end with one
+  // the model's words begin with their space, so the line must not end with one
   if (fields.finish.checked) setText(original.replace(/[ \t]+$/, ''))
   else if (original.trim() && !original.endsWith('\n')) setText(original + '\n')
   const prompt = area.value
@@ -368,7 +390,7 @@ async function continueText() {
   setBusy(true)
   await runGeneration({...request, prompt}, writing.abort, (_, text) => {
     const {scrollHeight, scrollTop, clientHeight} = document.documentElement
-    const isAtBottom = scrollHeight - scrollTop - clientHeight < 80
+    const isAtBottom = scrollHeight - scrollTop - clientHeight < BOTTOM_MARGIN
     const caretIsAtEnd = area.selectionStart >= writing.at && area.selectionStart === area.selectionEnd
     area.setRangeText(text, writing.at, writing.at, 'preserve')
     writing.at += text.length
@@ -380,7 +402,7 @@ async function continueText() {
   const start = writing.at - newText.length
   writing = null
   setBusy(false)
-  if (!newText && area.value === prompt) { // nothing came: restore what was there
+  if (!newText && area.value === prompt) { // the model added nothing: restore the old text
     undoStack.pop()
     return setText(original)
   }
@@ -391,10 +413,13 @@ async function continueText() {
 
 // ---- alternatives
 
-// {start, end, texts}: the part of the text that an alternative would replace, and the alternatives
-let replaced = null
+// {start, end, texts}: the range of the text that an alternative would replace, and the alternatives
+let alternatives = null
 
-/** Return {start, end} of the model's last piece, or else of as many last lines as are to be written. */
+/**
+ * Return {start, end} of the part that alternatives would replace: what the model wrote last or, if that is
+ * no longer there, the last lines, as many as the model is to write.
+ */
 function lastLines() {
   if (lastPiece) return {start: lastPiece.start, end: lastPiece.start + lastPiece.text.length}
   const text = area.value
@@ -406,6 +431,16 @@ function lastLines() {
   return {start: start ? start + 1 : 0, end: text.length}
 }
 
+/** Return a card, a button that takes alternative i. */
+function createCard(i) {
+  const card = element('button', 'card')
+  card.type = 'button'
+  card.disabled = true
+  card.append(element('span', 'verse'), element('span', 'which', `${i + 1}`))
+  card.addEventListener('click', () => takeAlternative(i))
+  return card
+}
+
 /** Let the model write alternatives to the last lines, each on a card. */
 async function writeAlternatives() {
   if (writing) return
@@ -413,28 +448,19 @@ async function writeAlternatives() {
   try {
     request = generateRequest('', number('samples'), null)
   } catch (e) { return showStatus(e.message, true) }
-  replaced = lastLines()
+  const texts = Array(request.num_samples).fill('')
+  alternatives = {...lastLines(), texts}
+  const prompt = area.value.slice(0, alternatives.start)
   nAlternatives++
   const seed = number('seed')
-  // the same seed would give the same alternatives again
-  request.prompt = area.value.slice(0, replaced.start)
-  request.seed = seed === null ? null : seed + nAlternatives
-  const texts = Array(request.num_samples).fill('')
-  const cards = texts.map((_, i) => {
-    const card = element('button', 'card')
-    card.type = 'button'
-    card.disabled = true
-    card.append(element('span', 'verse'), element('span', 'which', `${i + 1}`))
-    card.addEventListener('click', () => takeAlternative(i))
-    return card
-  })
-  replaced.texts = texts
+  request.prompt = prompt
+  request.seed = seed === null ? null : seed + nAlternatives // the same seed would give the same texts again
+  const cards = texts.map((_, i) => createCard(i))
   $('cards').replaceChildren(...cards)
   $('choices').hidden = false
   $('choices').scrollIntoView({block: 'nearest'})
   writing = {at: Infinity, abort: new AbortController()}
   setBusy(true)
-  const prompt = request.prompt
   await runGeneration(request, writing.abort, (i, text) => {
     texts[i] += text
     cards[i].firstChild.textContent = texts[i].trim()
@@ -447,35 +473,39 @@ async function writeAlternatives() {
     card.setAttribute('aria-label', `Alternative ${i + 1}: ${texts[i].trim()}`)
   })
   cards.find(card => !card.disabled)?.focus()
-  // alternatives are analysed together with the last stanza, with which they may rhyme
-  const first = prompt.slice(-2000).lastIndexOf('\n\n')
-  const context = prompt.slice(-2000).slice(first < 0 ? 0 : first)
+  await colourCards(cards, texts, prompt)
+}
+
+/** Show on each card which words rhyme, with the text before it too, and how many lines are copied. */
+async function colourCards(cards, texts, prompt) {
+  const before = prompt.slice(-MAX_CONTEXT)
+  const context = before.slice(Math.max(0, before.lastIndexOf('\n\n'))) // the last stanza
+  const nContextLines = context.split('\n').length - 1
   for (const [i, card] of cards.entries()) {
-    const whole = context + texts[i]
-    const analysis = await post('/api/analyse', {text: whole}).then(answer => answer.json(), () => null)
-    if (!analysis) return
-    const skip = context.split('\n').length - 1
-    const lines = whole.split('\n')
+    const text = context + texts[i]
+    const answer = await post('/api/analyse', {text}).then(answer => answer.json(), () => null)
+    if (!answer) return
+    const pairs = text.split('\n').map((line, k) => [line, answer.lines[k]]).slice(nContextLines)
+    while (pairs.length && !pairs[0][0].trim()) pairs.shift()
+    while (pairs.length && !pairs.at(-1)[0].trim()) pairs.pop()
     const verse = document.createDocumentFragment()
-    const newLines = lines.map((line, k) => [line, analysis.lines[k]]).slice(skip)
-    while (newLines.length && !newLines[0][0].trim()) newLines.shift()
-    while (newLines.length && !newLines.at(-1)[0].trim()) newLines.pop()
-    newLines.forEach(([line, {spans}], k) => verse.append(k ? '\n' : '', colouredWords(line, spans)))
+    pairs.forEach(([line, {spans}], k) => verse.append(k ? '\n' : '', colouredWords(line, spans)))
     card.firstChild.replaceChildren(verse)
-    const sung = newLines.map(([, line]) => line).filter(line => line.syllables)
-    const rhymes = sung.map(line => (line.letter || '–') + line.syllables)
-    const copied = newLines.filter(([, line]) => line.copied).length
+    const analyses = pairs.map(([, analysis]) => analysis)
+    const withWords = analyses.filter(analysis => analysis.syllables)
+    const rhymes = withWords.map(analysis => (analysis.letter || '–') + analysis.syllables)
+    const nCopied = analyses.filter(analysis => analysis.copied).length
     card.lastChild.replaceChildren(element('span', '', `${i + 1}`),
-      element('span', '', rhymes.join(' ') + (copied ? `  ·  ${copied} copied` : '')))
+      element('span', '', rhymes.join(' ') + (nCopied ? `  ·  ${nCopied} copied` : '')))
   }
 }
 
 /** Put alternative i into the text. */
 function takeAlternative(i) {
-  const text = replaced?.texts[i]
+  const text = alternatives?.texts[i]
   if (writing || !text?.trim()) return
   pushUndo()
-  const {start, end} = replaced
+  const {start, end} = alternatives
   lastPiece = {start, text}
   closeChoices()
   setText(area.value.slice(0, start) + text + area.value.slice(end), start + text.length)
@@ -483,18 +513,20 @@ function takeAlternative(i) {
   showStatus(`alternative ${i + 1} taken`)
 }
 
+/** Hide the alternatives, and stop the model if it is writing them. */
 function closeChoices() {
   if ($('choices').hidden) return
   const hadFocus = $('choices').contains(document.activeElement)
-  if (replaced && writing?.at === Infinity) stop()
+  if (alternatives && writing?.at === Infinity) stop()
   $('choices').hidden = true
   $('cards').replaceChildren()
-  replaced = null
+  alternatives = null
   if (hadFocus) area.focus()
 }
 
 // ---- saving, and links
 
+/** Have the browser save a string or a Blob as a file. */
 function download(name, content, type) {
   const link = document.createElement('a')
   link.href = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], {type}))
@@ -503,6 +535,7 @@ function download(name, content, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000)
 }
 
+/** Save the text as a file: txt, html (in colour), or json (with the settings). */
 async function save(kind) {
   $('save').open = false
   try {
@@ -531,13 +564,14 @@ async function makeLink() {
   const packed = await pipeBytes(bytes, new CompressionStream('deflate-raw'))
   const letters = btoa(Array.from(packed, byte => String.fromCharCode(byte)).join(''))
   const hash = '#' + letters.replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '')
-  history.replaceState(null, '', hash) // what is behind the # is not sent to the server
+  history.replaceState(null, '', hash) // browsers don't send the part after # to the server
   try {
     await navigator.clipboard.writeText(location.href)
     showStatus('the link is on the clipboard and in the address bar')
   } catch { showStatus('the link is in the address bar') }
 }
 
+/** Return what makeLink() put into an address. */
 async function readLink(hash) {
   const letters = atob(hash.slice(1).replaceAll('-', '+').replaceAll('_', '/'))
   const bytes = Uint8Array.from(letters, letter => letter.charCodeAt(0))
@@ -631,11 +665,11 @@ async function begin() {
   document.documentElement.dataset.ready = 'yes'
 }
 
-/** Load what the link in the address holds. */
+/** Load the text and the settings from the address, if it has them. */
 async function followLink() {
   if (location.hash.length < 2) return
   try {
-    loadDraft(await readLink(location.hash)) // Undo brings the old text back
+    loadDraft(await readLink(location.hash)) // Undo restores the old text
     showStatus('text and settings are those of the link')
   } catch { showStatus('this link is damaged: ask for it again', true) }
   history.replaceState(null, '', location.pathname)
