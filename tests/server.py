@@ -18,6 +18,7 @@ from nanorap.tokenizer import CharTokenizer
 
 LONG = 100_000  # tokens: minutes, even for the smallest model
 QUEUE = 40  # requests that may wait
+VERSE = 'The cat was on a mat,\nA flat hat in the hall,\nI fell & I fall\n'
 
 
 @contextmanager
@@ -91,6 +92,13 @@ def generate(port, **fields):
     status, content = call(port, '/api/generate', fields)
     assert status == 200, content
     return content
+
+
+def error_detail(port, status, path='/api/generate', **fields):
+    """Return the error of a request that must fail with this status."""
+    actual_status, content = call(port, path, fields)
+    assert actual_status == status and '\n' not in content['detail'], content
+    return content['detail']
 
 
 def stream(port, **fields):

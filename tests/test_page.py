@@ -5,12 +5,11 @@ import shutil
 import time
 
 import pytest
-from server import generate, model_in_use, serving_two_models
+from server import VERSE, generate, model_in_use, serving_two_models
 
 pytest.importorskip('fastapi', reason="serve.py needs pip install -r requirements-web.txt")
 webdriver = pytest.importorskip('selenium.webdriver', reason="the page is tested with pip install selenium")
 
-VERSE = 'The cat was on a mat,\nA flat hat in the hall,\nI fell & I fall\n'
 KEYS = webdriver.Keys
 FLAGS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
          'disable-background-networking', 'disable-component-update', 'disable-sync',
