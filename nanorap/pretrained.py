@@ -276,8 +276,8 @@ def _read_weights(folder):
             if name.endswith('.safetensors'):
                 files = [load_file(folder / shard) for shard in shards]
             else:
-            # llama.cpp rotates neighbouring rows of a head, Llama and model.py those of its two halves: undo
-            # its
+                files = [torch.load(folder / shard, map_location='cpu', weights_only=True)
+                         for shard in shards]
         except (SafetensorError, OSError, EOFError, RuntimeError, UnpicklingError) as e:
             raise UserError(f"the weights in {folder} are damaged or half-written ({str(e)[:200]}): take "
                             "them from their source again") from e
