@@ -1,9 +1,14 @@
-"""The queue of jobs and its worker thread, without a server."""
+"""nanorap/serve/jobs.py: the queue and its worker thread, alone and in a real server."""
 
 import asyncio
+import http.client
+import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from server import LONG, QUEUE, VERSE, call, error_detail, generate, model_in_use, serving_two_models, stream
 
 from nanorap.common import UserError
 from nanorap.serve.jobs import Cancelled, Job, QueueIsFull, Worker
@@ -11,7 +16,10 @@ from nanorap.serve.jobs import Cancelled, Job, QueueIsFull, Worker
 TIMEOUT = 20  # seconds
 
 
+# ---- the queue alone
+
 async def all_events(job):
+    """Wait for a job's last event; return all."""
     events = [{}]
     while not {'done', 'error'} & events[-1].keys():
         events += await asyncio.wait_for(job.batches.get(), TIMEOUT)
@@ -133,3 +141,54 @@ def test_an_error_of_begin_is_raised_by_the_constructor():
 
     with pytest.raises(UserError, match="no such model"):
         Worker(begin, None, capacity=1)
+
+
+# ---- the queue of a server
+
+@pytest.fixture(scope='module')
+def port(trained, songs, char_data, tmp_path_factory):
+    pytest.importorskip('fastapi', reason="serve.py needs pip install -r requirements-web.txt")
+    with serving_two_models(trained, songs, char_data, tmp_path_factory.mktemp('models')) as port:
+        yield port
+
+
+def test_32_clients_get_the_same_texts_as_one_alone(port):
+    def fields(i):
+        return dict(prompt='Yo\n', max_new_tokens=100, seed=i % 4, num_samples=1 + i % 4)
+
+    alone = [generate(port, **fields(i))['texts'] for i in range(4)]
+    with ThreadPoolExecutor(32) as pool:
+        futures = [pool.submit(lambda i=i: list(stream(port, **fields(i))[1])) for i in range(32)]
+        events = [future.result(timeout=120) for future in futures]
+    for i in range(32):
+        assert events[i][-1]['texts'] == alone[i % 4]
+    most_ahead = max(event.get('waiting', 0) for client_events in events for event in client_events)
+    assert most_ahead > 1  # they did wait for each other
+
+
+def test_requests_wait_in_order_and_a_full_queue_refuses(port):
+    waiting = []
+    with model_in_use(port):
+        for i in range(QUEUE):
+            waiting.append(stream(port, prompt='Yo', max_new_tokens=2, seed=i))
+            assert next(waiting[-1][1]) == {'waiting': i + 1}
+        assert f'{QUEUE} requests are waiting' in error_detail(port, 503, prompt='Yo')
+        assert call(port, '/api/analyse', dict(text=VERSE))[0] == 200  # analysis doesn't wait for the model
+        waiting.pop(3)[0].close()
+        last_events = waiting[-1][1]
+        assert next(event for event in last_events if event['waiting'] == QUEUE - 1)  # the others move up
+        waiting.append(stream(port, prompt='Yo', max_new_tokens=2))
+        assert next(waiting[-1][1]) == {'waiting': QUEUE}
+    # the client before them has left in the middle of its text
+    assert all(list(events)[-1]['done'] for _, events in waiting)
+
+
+def test_a_client_that_leaves_before_its_answer_frees_the_model(port):
+    connection = http.client.HTTPConnection('127.0.0.1', port)
+    body = json.dumps(dict(max_new_tokens=LONG))
+    connection.request('POST', '/api/generate', body, {'Content-Type': 'application/json'})
+    time.sleep(0.2)
+    while not next(events := stream(port, prompt='Yo', max_new_tokens=2)[1])['waiting']:
+        list(events)  # the first request has not arrived yet
+    connection.close()
+    assert list(events)[-1]['done']
