@@ -1,21 +1,22 @@
 """
-A search over whole lines for lines that rhyme, by the model's log-probability and by how well they rhyme.
+A search for lines that rhyme: it ranks whole lines by the model's log-probability and by their rhyme.
 
     search = RhymeSearch(Endings(tokenizer, vocab_size), 'AABB')
     samples = nanorap.text.write(model, tokenizer, [prompt], search=search, ...)
 
-Each sample has K rows of the batch, one per draft of its next line; the rows share the KV cache of all lines
-before. 1) Drafts are sampled as in plain sampling. On the way, every step is noted at which a rhyming word
-could end the
-   line.
-2) From the best such step each draft gets a second, steered ending: the rhyming word, a punctuation mark or
-none,
-   a line break.
-3) Of all these lines the best is chosen; its keys and values are copied to all rows of the sample, and the
-next
-   line begins.
-A rhyming word is one token here, a word with the blank before it. A vocabulary that has none (single
-characters) allows choosing among drafts, but no steering.
+Each sample has K rows of the batch, one per draft of its next line. The rows share the KV cache of all lines
+before.
+
+1) Drafts are sampled as in plain sampling. Each step at which a rhyming word could end the line is noted.
+
+2) From the best such step each draft gets a second, steered ending: the rhyming word, perhaps a punctuation
+mark, and a line break.
+
+3) The best of all these lines is chosen. Its keys and values are copied to all rows of the sample, and the
+next line begins.
+
+A rhyming word is a single token here, a word with the blank before it. A vocabulary without such tokens
+(single characters) allows choosing among drafts, but no steering.
 """
 
 from collections.abc import Callable
@@ -37,26 +38,35 @@ from nanorap.rap.sections import OPEN_HEADER_LINE
 CANDIDATES = 4  # drafts per line, and rows per sample
 MAX_LINE_TOKENS = 32
 LINE_ROOM = MAX_LINE_TOKENS + 4  # columns of the KV cache that a line may need
-RECENT_LINES = 8  # of the section, whose end words and phrases should not come back
+RECENT_LINES = 8  # of the section: their end words and phrases should not come back
+DECODING_CONTEXT = 16  # tokens of the prompt that are decoded together with new ones
 
-# Scores are in nats per token, since they are added to a line's mean log-probability. All of these weights
-# were chosen by hand, by reading samples.
+# All numbers from here on were chosen by hand, by reading samples. Scores are in nats per token, since they
+# are added to a line's mean log-probability.
+MIN_TOKENS = 3  # tokens that a line has before its rhyming word, at least
+GUMBEL_SCALE = 0.7  # temperature of choosing a rhyming word; below 1 it prefers the likelier ones
 END_TOKENS = 3  # tokens at a line's end that count twice: a wrong line end is most audible
-MIN_TOKENS = 3  # a line has at least so many tokens before its rhyming word
-GUMBEL_SCALE = 0.7  # below 1 it prefers the likelier of the words that rhyme
-END_LOGPROB = -1.0  # assumed for the punctuation mark and for the line break after a rhyming word
+# assumed log-probability of the punctuation mark and of the line break after a rhyming word
+END_LOGPROB = -1.0
 HEADER_SCORE = 50.0  # above every line: the model's own choice of a header stands
-BAD_LINE = -10.0  # a line of one word, or one that the section has already
-# times the share of word pairs that were there before, beyond the share allowed
-REPETITION, REPETITION_ALLOWED = -4.0, 0.25
-SAME_START = -0.3  # for the third and every further line of five that begins with the same two words
-SAME_END = -2.0  # the last word of a recent line
+
+# rhyme with the partner
 RHYME = {'none': -4.0, 'slant': -1.5, 'perfect': 0.0, 'multisyllabic': 0.2}
-HOMOPHONE = -0.5
-# a line that needs a partner, but ends on a word with fewer rhymes than this
+HOMOPHONE = -0.5  # sea / see
+# a line whose partner is still to come, but which ends on a word with fewer than FEW_RHYMES rhymes
 HARD_TO_RHYME, FEW_RHYMES = -1.5, 12
-ASKED_TOLERANCE = 1  # syllables; per further one a nat
-USUAL_TOLERANCE, USUAL_WEIGHT = 2, 0.12  # the same where only the lines before set the length
+
+# repetition
+BAD_LINE = -10.0  # a line of one word, or one that the section has already
+# times the share of the line's word pairs that occurred before, as far as it exceeds the share allowed
+REPETITION, REPETITION_ALLOWED = -4.0, 0.25
+# per line beyond the first, among the last START_LINES, that begins with the same two words
+SAME_START, START_LINES = -0.3, 4
+SAME_END = -2.0  # the line ends on the same word as a recent line
+
+# length: cost per syllable that a line misses its target by, beyond the tolerance
+ASKED_TOLERANCE, ASKED_WEIGHT = 1, 1  # the target is --syllables
+USUAL_TOLERANCE, USUAL_WEIGHT = 2, 0.12  # the target is the usual length of the lines before
 
 
 class RhymeSearch:
@@ -100,6 +110,10 @@ class RhymeSearch:
 
 
 def make_caches(model, make_cache, prompt_len, n_rows, max_new_tokens):
+    """Return the KV cache of all rows and the one-row cache that prompts are processed in.
+
+    UserError if the model's context is too short for the search.
+    """
     block_size = model.config.block_size
     max_len = min(block_size, prompt_len + max_new_tokens + LINE_ROOM)
     if max_len < 2 * LINE_ROOM:
@@ -135,7 +149,7 @@ class Batch:
 
     def decode(self, ids):
         """Return new ids as text. Some tokenizers need the ids before to know where blanks are."""
-        context = [i for i in self.prompt[-16:] if i != self.eot]
+        context = [i for i in self.prompt[-DECODING_CONTEXT:] if i != self.eot]
         n_context = len(self.search.tokenizer.decode(context))
         return self.search.tokenizer.decode(context + ids)[n_context:]
 
@@ -156,7 +170,7 @@ def write_lines(batch: Batch, num_samples: int, vocab_size: int, seed: int) -> l
         for i in reversed([i for i, verse in enumerate(active) if verse.feed is None]):
             last = active.pop()
             if i < len(active):
-                last.move(active[i].row)
+                last.move_to(active[i].row)
                 active[i] = last
     return [verse.has_ended for verse in verses]
 
@@ -181,7 +195,7 @@ class Draft:
 
 
 class Choice(NamedTuple):
-    """A whole line that may be chosen."""
+    """A whole line, a candidate for the next line of the sample."""
 
     score: float
     row: int  # of the sample's K rows
@@ -212,7 +226,7 @@ class Verse:
         self.coroutine = self.write()
         self.feed = next(self.coroutine)  # one id per row; None: the sample has ended
 
-    def step(self, logprobs):
+    def step(self, logprobs: torch.Tensor):
         """Go on with the log-probabilities (K, vocab_size) after the ids in `feed`."""
         try:
             self.feed = self.coroutine.send(logprobs)
@@ -223,7 +237,7 @@ class Verse:
     def rows(self):
         return slice(self.row, self.row + self.batch.K)
 
-    def move(self, row):
+    def move_to(self, row):
         """Move to the K rows of the cache that begin with `row`."""
         for k in range(self.batch.K):
             self.batch.cache.copy_from(self.batch.cache, self.row + k, row + k)
@@ -256,7 +270,7 @@ class Verse:
         rhyming = self.endings.rhyming(self.partners[0], recent_ends) if self.partners else []
         u = torch.from_numpy(self.rng.random((MAX_LINE_TOKENS, K), dtype=np.float32))
         # a section may not end while one of its lines needs a rhyme
-        must_go_on = not self.section.complete() and not self.section.open
+        must_go_on = not self.section.is_complete() and not self.section.open_line
         drafts, feed = [Draft() for _ in range(K)], [self.ids[-1]] * K
         for step in range(MAX_LINE_TOKENS):
             logprobs = allowed = yield feed
@@ -281,7 +295,7 @@ class Verse:
                 break
         return drafts
 
-    def sample_endings(self, step, logprobs, rhyming):
+    def sample_endings(self, step: int, logprobs: torch.Tensor, rhyming: list[int]) -> list[Ending] | None:
         """Return an Ending per row with one of the rhyming tokens; logprobs (K, len(rhyming)).
 
         The token is sampled by the Gumbel-max trick, at a temperature of GUMBEL_SCALE.
@@ -320,7 +334,7 @@ class Verse:
                    if self.is_lyrics(draft) and (ending := self.best_ending(draft))}
         if not endings:
             return {}
-        # back to the ending's place; rows without one are fed something that counts for nothing
+        # go back to the ending's place; a row without an ending gets a line break, whose result is not used
         n_columns = [endings[k].step + 1 if k in endings else 0 for k in range(K)]
         self.batch.cache.pos[self.rows] = [self.first + n for n in n_columns]
         logprobs = yield [endings[k].token if k in endings else newline for k in range(K)]
@@ -355,12 +369,14 @@ class Verse:
         """Return the Choice of a draft that is a whole line, or None if it may not stand here."""
         ids, logprobs = list(draft.ids), list(draft.logprobs)
         is_lyrics, is_end = self.is_lyrics(draft), ids[-1] == self.batch.eot
-        if not is_lyrics and self.line_text(ids).strip()[-1:] not in ('', ']'):  # a header without its end
+        is_unclosed_header = not is_lyrics and self.line_text(ids).strip()[-1:] not in ('', ']')
+        if is_unclosed_header:
             return None
         ends_section = is_end or not is_lyrics or self.endings.texts[ids[-1]].count('\n') > 1
-        may_end = self.section.complete(more=1 if is_lyrics else 0)
+        may_end = self.section.is_complete(more=1 if is_lyrics else 0)
         if ends_section and not may_end:
-            if not is_lyrics or is_end and len(ids) < 3:
+            is_empty = is_end and len(ids) < 3
+            if not is_lyrics or is_empty:
                 return None
             # the line stays, but the section must go on
             ids[-1], logprobs[-1] = self.endings.newline, draft.newline_logprobs[-1]
@@ -370,6 +386,7 @@ class Verse:
         return self.choice_of_line(k, False, ids, logprobs)
 
     def choice_of_line(self, k, is_steered, ids, logprobs):
+        """Return the Choice of a whole line of lyrics with its score."""
         text = self.line_text(ids).rstrip('\n')
         score = line_score(logprobs) + quality(text, self.partners, self.section, self.endings)
         score -= length_cost(text, self.section, self.batch.search.syllables)
@@ -377,7 +394,7 @@ class Verse:
 
     def line_text(self, ids):
         """Return the text of a line that ends with these ids; the prompt may hold its beginning."""
-        return self.section.open + self.batch.decode(ids[:-1] if ids[-1] == self.batch.eot else ids)
+        return self.section.open_line + self.batch.decode(ids[:-1] if ids[-1] == self.batch.eot else ids)
 
     def is_lyrics(self, draft):
         """Return whether a draft is neither blank nor a section header."""
@@ -391,7 +408,7 @@ class Verse:
         is_over = len(ids) >= self.n_left or self.has_ended
         if self.has_ended:
             ids, logprobs = ids[:-1], logprobs[:-1]
-        if len(ids) > self.n_left:  # no room for the line; but a sample has one at least
+        if len(ids) > self.n_left:  # no room for the line, unless it is the first: then its beginning stays
             is_first = self.n_left == self.batch.max_new_tokens
             n_taken = self.n_left if is_first else 0
             ids, logprobs, self.has_ended = ids[:n_taken], logprobs[:n_taken], False
@@ -403,7 +420,7 @@ class Verse:
         self.ids += ids
         self.n_left -= len(ids)
         for line in self.batch.decode(ids).split('\n')[:-1]:
-            self.section.add(self.section.open + line)
+            self.section.add(self.section.open_line + line)
         return len(ids), is_over
 
     def share_cache(self, choice, n_tokens, before_steering):
@@ -422,26 +439,27 @@ class Verse:
 
 
 def line_score(logprobs):
-    """Mean log-probability; the last tokens count twice, since a wrong line end is most audible."""
+    """Return the mean log-probability of a line; its last END_TOKENS tokens count twice."""
     weighted = logprobs + logprobs[-END_TOKENS:]
     return sum(weighted) / len(weighted)
 
 
 def length_cost(line, section, asked):
-    """Penalty (nats per token) for missing the syllable target or, without one, the usual line length."""
+    """Return the penalty (nats per token) for missing the syllables asked for, or else the usual length."""
     if asked:
-        return max(0, abs(syllables(line) - asked) - ASKED_TOLERANCE)
-    usual = section.length()
+        return ASKED_WEIGHT * max(0, abs(syllables(line) - asked) - ASKED_TOLERANCE)
+    usual = section.usual_syllables()
     if usual is None:
         return 0
     return USUAL_WEIGHT * max(0, abs(syllables(line) - usual) - USUAL_TOLERANCE)
 
 
 def quality(line, partners, section, endings):
-    """What a line gains or loses (nats per token) by its rhyme and by what it repeats."""
+    """Return what a line gains or loses (nats per token) by its rhyme and by what it repeats."""
     words, recent = split_words(line), section.lines[-RECENT_LINES:]
     score = 0.0
-    if line.strip() in {earlier.strip() for earlier in section.lines} or len(words) < 2:
+    is_repeated = line.strip() in {earlier.strip() for earlier in section.lines}
+    if is_repeated or len(words) < 2:
         score += BAD_LINE
 
     # the same line with another end, or a line that repeats itself
@@ -449,18 +467,19 @@ def quality(line, partners, section, endings):
     pairs = [*pairwise(words)]
     n_repeated = sum(pair in earlier_pairs or pair in pairs[:i] for i, pair in enumerate(pairs))
     score += REPETITION * max(0, n_repeated / max(1, len(pairs)) - REPETITION_ALLOWED)
-    n_same_start = sum(split_words(earlier)[:2] == words[:2] for earlier in recent[-4:])
+    n_same_start = sum(split_words(earlier)[:2] == words[:2] for earlier in recent[-START_LINES:])
     score += SAME_START * max(0, n_same_start - 1)
 
-    for partner in partners[:1]:
-        rhyme = rhymes(partner, line)
+    if partners:
+        rhyme = rhymes(partners[0], line)
         score += RHYME[rhyme.kind] + HOMOPHONE * rhyme.homophone
     end = line_end(line)[0]
     if end in {line_end(earlier)[0] for earlier in recent}:
         score += SAME_END
     letter = section.scheme[len(section.lines) % len(section.scheme)]
     opens_a_rhyme = not partners and letter != 'X'
-    if opens_a_rhyme and endings.classes:  # the line that follows has to find a rhyme
-        if len(endings.rhyming(line)) < FEW_RHYMES or end in WEAK or end not in lexicon():
+    if opens_a_rhyme and endings.classes:  # a later line has to rhyme with this one
+        has_few_rhymes = len(endings.rhyming(line)) < FEW_RHYMES
+        if has_few_rhymes or end in WEAK or end not in lexicon():
             score += HARD_TO_RHYME
     return score

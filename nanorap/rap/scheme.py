@@ -1,5 +1,5 @@
 """
-Rhyme schemes as a plan for the lines to be written, and the words of a vocabulary that rhyme. No torch.
+Rhyme schemes for lines still to be written, and the words of a vocabulary that rhyme. No torch.
 
     Section('AABB', text).partners()    # the lines with which the next one should rhyme
     Endings(tokenizer, vocab_size).rhyming('along the river every day,')
@@ -14,6 +14,9 @@ from nanorap.rap.phonemes import lexicon, phonemes, with_vowels
 from nanorap.rap.rhyme import PERFECT, WEAK, line_end, rhyme_parts, rhymes, syllables
 from nanorap.rap.sections import OPEN_HEADER_LINE
 
+MARKS = (',', '.', '!', '?', '...', ';', '—')  # may stand between the last word and the line break
+USUAL_LINES = 8  # lines before, whose median length is the usual one
+
 
 def rhyming_sounds(sounds):
     """Return the sounds from the main stress on: ('P', 'OW1', 'AH0', 'T') -> (('OW', ()), ('AH', ('T',)))."""
@@ -23,10 +26,13 @@ def rhyming_sounds(sounds):
 
 
 class Endings:
-    """What a vocabulary has to end lines with: words by their rhyming sounds, punctuation marks, line breaks.
+    """The tokens of a vocabulary that can end a line: words by their rhyming sounds, marks, line breaks.
 
-    texts: of each token. newline: the id of a line break. marks: ids of punctuation marks. breaks: ids that
-    end a line or begin a header. classes: {rhyming_sounds(): ids of words}.
+    texts: the text of each token
+    newline: the id of a line break
+    marks: ids of punctuation marks
+    breaks: ids that end a line or begin a header
+    classes: {rhyming_sounds(): ids of words}
     """
 
     def __init__(self, tokenizer, vocab_size):
@@ -35,7 +41,7 @@ class Endings:
         n_before = len(tokenizer.decode(before))
         self.texts = [tokenizer.decode([*before, i])[n_before:] for i in range(vocab_size)]
         self.newline = before[-1]
-        self.marks = [i for i, text in enumerate(self.texts) if text in (',', '.', '!', '?', '...', ';', '—')]
+        self.marks = [i for i, text in enumerate(self.texts) if text in MARKS]
         self.breaks = [i for i, text in enumerate(self.texts) if '\n' in text or text.lstrip()[:1] == '[']
         self.breaks.append(tokenizer.eot)
         self.classes = {}
@@ -67,11 +73,11 @@ class Section:
     def __init__(self, scheme, text):
         self.scheme = scheme
         self.lines = []
-        self.lengths = []  # in syllables, of all lines before, those of earlier sections too
+        self.lengths = []  # in syllables, of all lines before, also of earlier sections
         *whole_lines, last = text.split('\n')
         for line in whole_lines:
             self.add(line)
-        self.open = last  # a line that the prompt leaves unfinished
+        self.open_line = last  # a line that the prompt leaves unfinished
 
     def add(self, line):
         """Add a whole line; a header or a blank line begins a new section."""
@@ -80,52 +86,60 @@ class Section:
         else:
             self.lines.append(line)
             self.lengths.append(syllables(line))
-        self.open = ''
+        self.open_line = ''
 
     def partners(self):
-        """Return the lines of this round of the scheme with which the next one should rhyme, the nearest
-        first."""
+        """Return the lines with which the next one should rhyme, the nearest first.
+
+        They are those of this round of the scheme that have the same letter.
+        """
         i = len(self.lines) % len(self.scheme)
         letter = self.scheme[i]
         if letter == 'X':
             return []
         this_round = self.lines[len(self.lines) - i:]
-        return [line for line, other in zip(this_round, self.scheme, strict=False) if other == letter][::-1]
+        partners = [line for line, other in zip(this_round, self.scheme, strict=False) if other == letter]
+        return partners[::-1]
 
-    def length(self):
-        """Return the median syllables of the last 8 lines, or None."""
-        return statistics.median(self.lengths[-8:]) if self.lengths else None
+    def usual_syllables(self):
+        """Return the median syllables of the last USUAL_LINES lines, or None if there are none."""
+        return statistics.median(self.lengths[-USUAL_LINES:]) if self.lengths else None
 
-    def complete(self, more=0):
-        """Return whether every line has its rhyme, so that the section may end: here, or after `more`
-        lines."""
+    def is_complete(self, more=0):
+        """Return whether every line has its rhyme, now or after `more` lines: the section may end there."""
         i = (len(self.lines) + more) % len(self.scheme)
-        return not set(self.scheme[:i]) & set(self.scheme[i:]) - {'X'}
+        waiting = set(self.scheme[:i]) & set(self.scheme[i:])  # letters that come again in this round
+        return not waiting - {'X'}
 
 
 def check_scheme(scheme):
+    """Raise a UserError unless a scheme consists of 1 to 16 capital letters."""
     if not re.fullmatch('[A-Z]{1,16}', scheme):
         raise UserError(f"--rhyme={scheme}: give one letter per line, as in AABB, ABAB or XAXA, "
                         "where X is free")
 
 
 def rhyme_counts(text, scheme):
-    """Return the number of pairs of lines that should rhyme by the scheme, of those that do, and of those
-    that do perfectly by the pronouncing dictionary.
+    """Return how many pairs of lines (should rhyme by the scheme, do rhyme, rhyme perfectly).
 
-    A line is paired with the nearest line before it that has the same letter.
+    Perfect rhymes are those of rhymes_by_dictionary(). A line is paired with the nearest line before it that
+    has the same letter.
     """
     section, pairs = Section(scheme, ''), []
     for line in text.split('\n'):
         if line.strip() and not OPEN_HEADER_LINE.match(line):
             pairs += [(partner, line) for partner in section.partners()[:1]]
         section.add(line)
-    return len(pairs), sum(bool(rhymes(*pair)) for pair in pairs), sum(perfect(*pair) for pair in pairs)
+    n_rhymes = sum(bool(rhymes(*pair)) for pair in pairs)
+    n_perfect = sum(rhymes_by_dictionary(*pair) for pair in pairs)
+    return len(pairs), n_rhymes, n_perfect
 
 
-def perfect(line, other):
-    """Return whether the last words, both in the dictionary, sound alike from the main stress on, and differ
-    before."""
+def rhymes_by_dictionary(line, other):
+    """Return whether two lines rhyme perfectly by the pronouncing dictionary.
+
+    Their last words, both in the dictionary, sound alike from the main stress on, and differ before it.
+    """
     a, b = (line_end(text)[0] for text in (line, other))
     if a not in lexicon() or b not in lexicon():
         return False
