@@ -25,7 +25,8 @@ def a_run(out_dir, steps=(10,)):
         model(idx, idx).backward()
         optimizer.step()
         tensors = dict(model=model.state_dict(), optimizer=ckpt.optimizer_tensors(model, optimizer))
-        ckpt.save_step(out_dir, step, tensors, dict(config=dict(model=model.config_dict()), state=dict(step=step)), TOKENIZER)
+        documents = dict(config=dict(model=model.config_dict()), state=dict(step=step))
+        ckpt.save_step(out_dir, step, tensors, documents, TOKENIZER)
     return model, optimizer
 
 
@@ -52,7 +53,9 @@ def test_the_last_two_are_kept(tmp_path):
     assert ckpt.load_step(tmp_path)[3]['step'] == 5
 
 
-@pytest.mark.parametrize('file', ['model.safetensors', 'optimizer.safetensors', 'config.json', 'state.json', 'SHA256SUMS'])
+@pytest.mark.parametrize('file', [
+    'model.safetensors', 'optimizer.safetensors', 'config.json', 'state.json', 'SHA256SUMS',
+])
 @pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'remove'])
 def test_a_damaged_folder_is_passed_over(tmp_path, file, damage, capsys):
     a_run(tmp_path, steps=(10, 20))
@@ -123,7 +126,8 @@ def test_a_users_copy_is_left_alone(tmp_path):
     a_run(tmp_path, steps=(10,))
     shutil.copytree(tmp_path / 'step-00000010', tmp_path / 'step-00000010-keep')
     a_run(tmp_path, steps=(20, 30))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['step-00000010-keep', 'step-00000020', 'step-00000030']
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ['step-00000010-keep', 'step-00000020', 'step-00000030']
 
 
 def test_whose_run_it_was(tmp_path):

@@ -75,12 +75,14 @@ def test_flag_sets_its_option_alone(script, flag, key, value):
 
 
 @pytest.mark.parametrize('flag, words', [
-    ('--batch_size=1.5', ['batch_size expects int', '1.5', 'float']), ('--batch_size=True', ['expects int', 'bool']),
+    ('--batch_size=1.5', ['batch_size expects int', '1.5', 'float']),
+    ('--batch_size=True', ['expects int', 'bool']),
     ('--batch_size=x', ['expects int', 'str']), ('--batch_size=None', ['expects int']),
     ('--batch_size=', ['expects int']),
     ('--top_k=1.5', ['expects int or None']), ('--learning_rate=fast', ['expects float', "'fast'"]),
     ('--decay=1', ['expects bool']), ('--artists=a', ['expects list']),
-    ('--batchsize=3', ["no option 'batchsize'", "did you mean 'batch_size'"]), ('--batch_size', ['--batch_size=12']),
+    ('--batchsize=3', ["no option 'batchsize'", "did you mean 'batch_size'"]),
+    ('--batch_size', ['--batch_size=12']),
     ('--zzz=3', ["no option 'zzz'", '--help']),
     ('--batch_size={[]:1}', ['expects int']), ('batch_size=3', ['neither']), ('-b', ['neither']),
     ('nowhere.py', ['nowhere.py', 'No such file']), ('--=3', ["no option ''"]),
@@ -98,7 +100,8 @@ def test_the_last_file_or_flag_wins(script):
     assert script('b.py', 'a.py', files=files)['batch_size'] == 3
     assert script('--batch_size=5', 'a.py', files=files)['batch_size'] == 3
     config = script('a.py', '--batch_size=5', files=files)
-    assert config['batch_size'] == 5 and config['learning_rate'] == 1.0 and type(config['learning_rate']) is float
+    assert config['batch_size'] == 5
+    assert config['learning_rate'] == 1.0 and type(config['learning_rate']) is float
 
 
 @pytest.mark.parametrize('text, words', [
@@ -121,8 +124,10 @@ def test_config_file_for_several_scripts(script):
 
 
 def test_config_file_may_compute(script):
-    """A config file may use helpers, comprehensions and, in any script, train.py's options; reading sets
-    nothing."""
+    """A config file may use helpers, comprehensions and, in any script, train.py's options.
+
+    Reading an option does not set it.
+    """
     text = """import math
 _parts = [3, 4]
 def helper(x):
@@ -140,7 +145,7 @@ for _i in range(2):
 
 def test_help_shows_defaults_types_and_comments(script):
     text = script('--help')
-    for words in ('Train it.', 'files\n', "--out_dir='out'", 'where it goes', 'numbers\n', '--batch_size=12', 'int; rows',
-                  '--top_k=200', 'int or None; None: all', 'Python code'):
+    for words in ('Train it.', 'files\n', "--out_dir='out'", 'where it goes', 'numbers\n', '--batch_size=12',
+                  'int; rows', '--top_k=200', 'int or None; None: all', 'Python code'):
         assert words in text
     assert 'where it lies' in script('--help', name='other.py')

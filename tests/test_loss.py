@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nanorap import loss as room
 from nanorap.loss import ChunkedLoss
 
 
@@ -17,33 +16,40 @@ def tensors(N, C=8, V=50):
 
 def plain(x, weight, targets, softcap):
     logits = F.linear(x, weight).float()
-    return F.cross_entropy(softcap * torch.tanh(logits / softcap) if softcap else logits, targets, ignore_index=-1)
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
+    return F.cross_entropy(logits, targets, ignore_index=-1)
+
+
+def assert_gradients(ours, theirs, tensors, is_close):
+    """Check each gradient of `ours` against that of `theirs` by is_close(a, b)."""
+    pairs = zip(torch.autograd.grad(ours, tensors), torch.autograd.grad(theirs, tensors), strict=True)
+    assert all(is_close(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize('softcap', [None, 2.0])
 @pytest.mark.parametrize('chunk', [1, 500, 10**9], ids=['a row', '10 rows', 'all'])
 @pytest.mark.parametrize('frozen', [None, 'x', 'weight'])
 def test_equals_cross_entropy(monkeypatch, softcap, chunk, frozen):
-    monkeypatch.setattr(room, 'LOGITS_CHUNK', chunk)
+    monkeypatch.setattr('nanorap.loss.LOGITS_CHUNK', chunk)
     x, weight, targets = tensors(23)
-    trained = [t.requires_grad_(name != frozen) for name, t in (('x', x), ('weight', weight)) if name != frozen]
+    trained = dict(x=x, weight=weight)
     if frozen:
-        dict(x=x, weight=weight)[frozen].requires_grad_(False)
+        trained.pop(frozen).requires_grad_(False)
     ours, theirs = ChunkedLoss.apply(x, weight, targets, softcap), plain(x, weight, targets, softcap)
     assert torch.allclose(ours, theirs)
-    for a, b in zip(torch.autograd.grad(3 * ours, trained), torch.autograd.grad(3 * theirs, trained), strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
+    assert_gradients(3 * ours, 3 * theirs, [*trained.values()], lambda a, b: torch.allclose(a, b, atol=1e-6))
 
 
 def test_in_bfloat16_gradients_add_up_in_float32(monkeypatch):
-    monkeypatch.setattr(room, 'LOGITS_CHUNK', 50 * 7)
+    monkeypatch.setattr('nanorap.loss.LOGITS_CHUNK', 50 * 7)
     x, weight, targets = tensors(700)
     with torch.autocast('cpu', torch.bfloat16):
         ours = ChunkedLoss.apply(x, weight, targets, None)
     theirs = plain(x, weight, targets, None)
     assert ours.dtype == torch.float32 and torch.allclose(ours, theirs, rtol=1e-2)
-    for a, b in zip(torch.autograd.grad(ours, (x, weight)), torch.autograd.grad(theirs, (x, weight)), strict=True):
-        assert a.dtype == torch.float32 and (a - b).norm() < 0.01 * b.norm()
+    assert_gradients(ours, theirs, (x, weight),
+                     lambda a, b: a.dtype == torch.float32 and (a - b).norm() < 0.01 * b.norm())
 
 
 def test_no_targets_is_no_loss():

@@ -15,46 +15,54 @@ from nanorap.quantize import Int8Linear, int8_kernel, pack, quantized
 TINY = dict(n_layer=2, n_head=2, n_embd=48, block_size=32, vocab_size=101)
 
 
-@pytest.fixture(scope='module', params=['cc', 'cc -mno-avx512f', 'cc -mno-avx512f -mno-avx2'], ids=['native', 'avx2', 'plain'])
+COMPILERS = dict(native='cc', avx2='cc -mno-avx512f', plain='cc -mno-avx512f -mno-avx2')
+
+
+@pytest.fixture(scope='module', params=COMPILERS.values(), ids=COMPILERS)
 def kernel(request):
-    """Compiled for this machine, and as for lesser ones."""
+    """int8_linear() compiled for this machine, and as for machines with fewer instructions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('CC', request.param)
-        found = int8_kernel()
-    if isinstance(found, str):
-        pytest.skip(found)
-    return found
+        kernel_or_reason = int8_kernel()
+    if isinstance(kernel_or_reason, str):
+        pytest.skip(kernel_or_reason)
+    return kernel_or_reason
 
 
 @pytest.mark.parametrize('N, K', [(1, 1), (3, 8), (4, 16), (7, 13), (5, 25), (101, 48), (64, 3072)])
 def test_int8_kernel_by_plain_arithmetic(kernel, N, K):
     torch.manual_seed(0)
     weight, bias, x = torch.randn(N, K), torch.randn(N), torch.randn(11, K)
-    narrow, scale = quantized(weight)
-    assert (narrow * scale[:, None] - weight).abs().max() <= scale.max() / 2 * 1.001 and narrow.abs().max() == 127
+    int8, scale = quantized(weight)
+    assert (int8 * scale[:, None] - weight).abs().max() <= scale.max() / 2 * 1.001
+    assert int8.abs().max() == 127
     layer = Int8Linear(weight, bias, kernel)
-    wanted = F.linear(x.double(), narrow.double() * scale.double()[:, None], bias.double())
+    wanted = F.linear(x.double(), int8.double() * scale.double()[:, None], bias.double())
     assert torch.allclose(layer(x).double(), wanted, atol=1e-4 * K**0.5)
     assert torch.equal(Int8Linear(weight, None, kernel)(x), (layer.bias.zero_(), layer(x))[1])
-    for B in range(1, 11):  # a row's numbers are the same to the bit, whoever its batch mates are
-        assert torch.equal(layer(x[:B]), layer(x)[:B]) and torch.equal(layer(x[B : B + 1]), layer(x)[B : B + 1])
+    for B in range(1, 11):  # a row's result is the same to the bit, whatever the batch
+        assert torch.equal(layer(x[:B]), layer(x)[:B])
+        assert torch.equal(layer(x[B : B + 1]), layer(x)[B : B + 1])
     assert layer(x[None, :5]).shape == (1, 5, N)
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize('switches', [{}, dict(pos='rotary', mlp='swiglu', norm='rmsnorm', bias=False, tie_weights=False)],
-                         ids=str)
+@pytest.mark.parametrize('switches', [
+    {}, dict(pos='rotary', mlp='swiglu', norm='rmsnorm', bias=False, tie_weights=False),
+], ids=str)
 @pytest.mark.parametrize('how, tolerance', [(None, 1e-4), ('int8', 0.1)])
-def test_a_packed_model_says_the_same(switches, how, tolerance):
-    model, idx = randomise(GPT(GPTConfig(**TINY | switches))), torch.randint(101, (3, 32), generator=torch.manual_seed(0))
+def test_a_packed_model_has_the_same_logits(switches, how, tolerance):
+    model = randomise(GPT(GPTConfig(**TINY | switches)))
+    idx = torch.randint(101, (3, 32), generator=torch.manual_seed(0))
     wanted = model(idx)
     packed = pack(model, how)
     assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
-    found = packed(idx)
-    assert (found - wanted).norm() < tolerance * wanted.norm() and (how is None or not torch.equal(found, wanted))
+    logits = packed(idx)
+    assert (logits - wanted).norm() < tolerance * wanted.norm()
+    assert how is None or not torch.equal(logits, wanted)
     cache = KVCache(model.config, 3, 32)
     for done, T in ((7, 7), (8, 1), (32, 24)):
-        assert torch.allclose(packed(idx[:, done - T : done], cache=cache), found[:, done - 1], atol=2e-3)
+        assert torch.allclose(packed(idx[:, done - T : done], cache=cache), logits[:, done - 1], atol=2e-3)
 
 
 @torch.inference_mode()

