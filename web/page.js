@@ -15,11 +15,13 @@ const MAX_CONTEXT = 2000 // characters before an alternative that are analysed w
 
 // ---- requests to the server
 
+/** Send JSON; return the Response, or throw an Error that says what to do. */
 async function post(path, body, signal) {
-  const answer = await fetch(path, {method: 'POST', headers: {'Content-Type': 'application/json'},
-    body: JSON.stringify(body), signal}).catch(e => {
-      throw e.name === 'AbortError' ? e : new Error('the server does not answer: is serve.py still running?')
-    })
+  const headers = {'Content-Type': 'application/json'}
+  const options = {method: 'POST', headers, body: JSON.stringify(body), signal}
+  const answer = await fetch(path, options).catch(e => {
+    throw e.name === 'AbortError' ? e : new Error('the server does not answer: is serve.py still running?')
+  })
   if (!answer.ok) {
     const error = await answer.json().catch(() => ({}))
     throw new Error(error.detail || `the server answered ${answer.status}: try again`)
@@ -31,7 +33,7 @@ async function post(path, body, signal) {
 async function* generate(request, signal) {
   const answer = await post('/api/generate', {...request, stream: true}, signal)
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
-  let rest = ''
+  let rest = '' // of a line that has not arrived completely
   for (;;) {
     const {done, value} = await reader.read().catch(e => {
       throw e.name === 'AbortError' ? e : new Error('the connection broke: try again')
