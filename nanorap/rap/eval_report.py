@@ -117,13 +117,13 @@ def comparison(files):
 
 # ---- the report
 
-def picture(draw):
-    """Return what draw(axes) plots as an <img> that holds its bytes."""
+def picture(plot):
+    """Return what plot(axes) draws as an <img> that holds its bytes."""
     from matplotlib.figure import Figure  # not pyplot: a file, no window
 
     figure = Figure(figsize=(7, 3.2), layout='constrained')
     axes = figure.subplots()
-    draw(axes)
+    plot(axes)
     axes.spines[['top', 'right']].set_visible(False)
     file = io.BytesIO()
     figure.savefig(file, format='png', dpi=130)
@@ -161,14 +161,14 @@ def html_table(task, header, rows):
 
 def loss_curves(curves):
     """Return the plot of training and held-out loss as parts of the page; curves: of log.read_losses()."""
-    def draw(axes):
+    def plot(axes):
         for key, name, marker in (('loss', 'training', None), ('val_loss', 'held-out', 'o')):
             if curves[key]:
                 axes.plot(*zip(*curves[key], strict=True), label=name, marker=marker)
         axes.set(xlabel='step', ylabel='loss')
         axes.legend(frameon=False)
 
-    return ['<h2>training</h2>' + picture(draw)] if any(curves.values()) else []
+    return ['<h2>training</h2>' + picture(plot)] if any(curves.values()) else []
 
 
 def best_and_worst(texts):
@@ -198,28 +198,30 @@ def histogram(groups, task, key, label, unit):
     step = max(1, round((high - low) / 15)) if key == 'longest' else max(high - low, 1e-6) / 15
     bins = [low - step / 2 + step * i for i in range(int((high - low) / step + 1.5) + 1)]
 
-    def draw(axes):  # the groups' bars stand beside each other
+    def plot(axes):  # the groups' bars stand beside each other
         labels = [f'{group} ({len(group_values)})' for group, group_values in values.items()]
         weights = [[1 / len(group_values)] * len(group_values) for group_values in values.values()]
         axes.hist(list(values.values()), bins, label=labels, weights=weights)
         axes.set(xlabel=label, ylabel=f'share of {unit}')
         axes.legend(frameon=False)
 
-    return picture(draw)
+    return picture(plot)
 
 
 # ---- statistics
 
-def interval(values, seed=0, draws=1000):
+def interval(values, seed=0, resamples=1000):
     """Return the mean and its 95% bootstrap confidence interval, [mean, low, high]."""
     values = np.array(values, float)
-    means = values[np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))].mean(1)
+    means = values[np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))].mean(1)
     return [float(values.mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975)))]
 
 
 def summary(dicts):
-    """Return {measure: [mean, low, high]} of [{measure: number}, ...]; of a single text {measure:
-    [number]}."""
+    """Return {measure: [mean, low, high]} of [{measure: number}, ...].
+
+    Of a single text it is {measure: [number]}.
+    """
     if not dicts:
         return {}
     if len(dicts) == 1:

@@ -49,12 +49,15 @@ def hashes(ids, n):
 
 
 class Songs:
-    """An index of the training songs, whose texts it keeps. 10 M tokens take a few seconds and some hundred
-    MB.
+    """An index of the training songs, whose texts it keeps.
 
-    vocabulary: {word: its id, from 1 on}. ids: those of all songs, a 0 between two. starts: where each song
-    begins there. hash, order: the sorted hashes of all runs of ANCHOR ids, and where the runs begin. song,
-    words, weights: tf-idf as a sparse matrix, one song after the other.
+    10 M tokens take a few seconds and some hundred MB.
+
+    vocabulary: {word: its id, from 1 on}
+    ids: those of all songs, a 0 between two
+    starts: where each song begins in ids
+    hash, order: the sorted hashes of all runs of ANCHOR ids, and where the runs begin
+    song, words, weights: tf-idf as a sparse matrix, one song after the other
     """
 
     def __init__(self, texts):
@@ -233,8 +236,10 @@ def index_songs(data_dir, tokenizer):
 
 
 def song_names(data_dir, songs):
-    """Return the name of each training song of index_songs(), by the data.json beside the split or by its
-    number."""
+    """Return the name of each training song of index_songs().
+
+    It is taken from the data.json beside the split, or else it is the song's number.
+    """
     names, path = {}, Path(data_dir) / 'data.json'
     for entry in read_documents(path) if path.exists() else ():
         if 'song_name' in entry and 'artist_name' in entry:

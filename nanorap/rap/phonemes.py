@@ -50,7 +50,7 @@ def lexicon():
 
 @cache
 def tagger():
-    """Return the conditional random field that says which sound a letter stands for."""
+    """Return the conditional random field that predicts which sound a letter stands for."""
     import pycrfsuite
 
     tagger = pycrfsuite.Tagger()

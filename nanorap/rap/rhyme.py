@@ -34,8 +34,10 @@ SHORT_VOWELS = dict(a='AE', e='EH', i='IH', o='AA', u='AH')  # how a letter soun
 
 
 def split_words(text):
-    """Return the words that have a vowel, in lower case, with apostrophes and hyphens; no headers, no line
-    numbers."""
+    """Return the words that have a vowel, in lower case, with apostrophes and hyphens.
+
+    Headers and line numbers are left out.
+    """
     words = (word.lower().replace('’', "'") for word in WORD.findall(NOT_WORDS.sub('', text)))
     return [word for word in words if vowels(word)]
 
@@ -55,6 +57,17 @@ def line_end(line):
     return words[-1], words[0] if len(words) > 1 and words[-1] in WEAK else ''
 
 
+# Costs of a part by where it starts, in hundredths as all costs, chosen by hand. From the main stress: 0.
+SECONDARY_STRESS = 10  # elevated / dedicated
+PROMOTED = 10  # a last syllable two or more after the stress, which has a beat of its own: eternity / be
+FULL_VOWEL = 20  # a last syllable next to the stress, with a full vowel: shadow / go
+WEAK_VOWEL = 60  # the same with a weak vowel, which hardly ever rhymes: lady / be
+BY_LETTER = 10  # a vowel that is pronounced as it is spelled: argument / spent
+OLD_Y = 20  # the older sound of -y: eternity / die
+MOSAIC = 10  # two words: know it
+LONGEST_PART = 3  # syllables from a secondary stress on
+
+
 class Part(NamedTuple):
     """A part of a line's end that may rhyme, from a stressed vowel on."""
 
@@ -64,8 +77,10 @@ class Part(NamedTuple):
 
 
 def spelled(word, n_syllables, n):
-    """Return the letters of the last n of a word's syllables: ('reprove', 2, 1) -> 'ove'. y becomes i: tyre /
-    fire."""
+    """Return the letters of the last n of a word's syllables: ('reprove', 2, 1) -> 'ove'.
+
+    y becomes i: tyre / fire.
+    """
     word = re.sub('[^a-z]', '', word)
     groups = [match.start() for match in re.finditer('(?<!q)[aeiou][aeiouw]*y?|(?<=.)y[aeiouw]*', word)]
     if len(groups) > n_syllables and re.search('[^aeiou]e[sd]?$', word):
@@ -77,8 +92,10 @@ def spelled(word, n_syllables, n):
 
 @lru_cache(maxsize=1 << 16)
 def rhyme_parts(end):
-    """Return the Parts of a line's end that may rhyme, of all its pronunciations. end: what line_end()
-    returns."""
+    """Return the Parts of a line's end that may rhyme, of all its pronunciations.
+
+    end: what line_end() returns.
+    """
     word, before = end
     pronunciations = phonemes(word)
     # talking / walkin' are said alike
@@ -101,20 +118,17 @@ def parts_of_word(word, syllables):
     stresses = ''.join(stress for _, stress, _ in syllables)
     main = stresses.rfind('1') if '1' in stresses else max(stresses.rfind('2'), 0)
     starts = {main: 0}  # the syllable where a part starts -> its cost
-    starts |= {i: 10 for i in range(max(0, n - 3), n) if stresses[i] == '2'}
+    starts |= {i: SECONDARY_STRESS for i in range(max(0, n - LONGEST_PART), n) if stresses[i] == '2'}
     parts = []
     if n - 1 not in starts:
-        # Verse keeps its beat: a last syllable two after the stress has a beat of its own (eternity / be), a
-        # full vowel may have one (shadow / go), and a weak one next to the stress hardly ever (lady / be).
+        # verse keeps its beat: the last syllable may have one without being stressed
         is_promoted = n - 1 - main > 1
         is_weak = last_vowel in ('AH', 'IH', 'ER', 'IY')
-        starts[n - 1] = 10 if is_promoted else 60 if is_weak else 20
+        starts[n - 1] = PROMOTED if is_promoted else WEAK_VOWEL if is_weak else FULL_VOWEL
         if is_promoted and last_vowel in ('AH', 'IH') and last_consonants and letters[:1] in SHORT_VOWELS:
-            # by its letter: argument / spent
-            parts.append(Part(((SHORT_VOWELS[letters[0]], last_consonants),), letters, 10))
+            parts.append(Part(((SHORT_VOWELS[letters[0]], last_consonants),), letters, BY_LETTER))
         if is_promoted and last_vowel == 'IY' and (not last_consonants or letters == 'ies'):
-            # the older sound of -y: eternity / die
-            parts.append(Part((('AY', last_consonants),), letters, 20))
+            parts.append(Part((('AY', last_consonants),), letters, OLD_Y))
     for i, cost in starts.items():
         sounds = tuple((vowel, consonants) for vowel, _, consonants in syllables[i:])
         parts.append(Part(sounds, spelled(word, n, n - i), cost))
@@ -128,7 +142,8 @@ def mosaic_parts(before, sounds):
         both = with_vowels(first + sounds)
         stressed = [i for i, (_, stress, _) in enumerate(both[:-1]) if stress == '1']
         start = max(stressed, default=0)
-        parts.append(Part(tuple((vowel, consonants) for vowel, _, consonants in both[start:]), '', 10))
+        both_sounds = tuple((vowel, consonants) for vowel, _, consonants in both[start:])
+        parts.append(Part(both_sounds, '', MOSAIC))
     return parts
 
 
@@ -156,7 +171,7 @@ DIFFERENT = 100  # two sounds that have nothing in common
 # voiced or not, and nasals
 CONSONANT_COSTS = costs(30, 'P-B T-D K-G F-V SH-ZH CH-JH S-Z TH-DH M-N M-NG N-NG')
 LONE = 50  # a consonant that the other part lacks
-OPEN_SYLLABLES = 20  # different vowels with no consonant after either: there is nothing else to hear
+OPEN_SYLLABLES = 20  # different vowels with no consonant after either: nothing else tells them apart
 EYE_RHYME = 30  # at most, of parts spelled alike, many of which once sounded alike: love / prove, wind / kind
 UNCOMPARABLE = 900  # parts of different numbers of syllables
 REDUCED = frozenset(('AH', 'IH', 'EH', 'IY'))  # alike where they have no stress
@@ -176,8 +191,10 @@ def consonant_cost(a, b):
 
 
 def part_cost(a, b):
-    """Return the distance of two Parts: the first vowel counts whole, the others half, and unstressed ones
-    are alike."""
+    """Return the distance of two Parts.
+
+    The first vowel counts whole, the others half, and unstressed ones are alike.
+    """
     if len(a.sounds) != len(b.sounds):
         return UNCOMPARABLE
     cost = 0
@@ -229,8 +246,8 @@ def common_syllables(a, b):
 
     a, b = vowels_backwards(a), vowels_backwards(b)
     count = 1
-    for i, ((vowel, stress, word), (other, other_stress, other_word)) in enumerate(zip(a, b, strict=False),
-                                                                                   1):
+    pairs = enumerate(zip(a, b, strict=False), 1)
+    for i, ((vowel, stress, word), (other, other_stress, other_word)) in pairs:
         is_unstressed = '0' in stress + other_stress
         is_alike = (vowel == other or is_unstressed and {vowel, other} <= REDUCED
                     or VOWEL_COSTS.get((vowel, other)) == 0)
@@ -311,8 +328,7 @@ def rhyme_scheme(lines):
 
 
 def rhyming_words(text):
-    """Return (start, end, label) of the last word of each line that rhymes with another line, for colouring
-    it."""
+    """Return (start, end, label) of the last word of each line that rhymes with another line."""
     lines = text.split('\n')
     labels = rhyme_scheme(lines)
     start, positions = 0, []
@@ -397,9 +413,9 @@ def shared_run(sounds, earlier, end):
 def measures(text, shuffles=20, seed=0):
     """Return the measures of a text's rhyme, a dict. Section headers are no lines.
 
-    lines, words: their numbers density, density_shuffled: see density(); the latter is the mean over seeded
-    shuffles of the text's words, since any
-        text has some density by chance
+    lines, words: their numbers
+    density: see density()
+    density_shuffled: the mean over seeded shuffles of the text's words, since any text has some by chance
     density_excess: the difference of the two
     end_rhyme_share: of lines that rhyme with one of the EARLIER_LINES lines before them
     multisyllabic_share: of lines that do so on two syllables or more
@@ -408,11 +424,11 @@ def measures(text, shuffles=20, seed=0):
     """
     lines, words = [line for line in text.split('\n') if split_words(line)], split_words(text)
     n_lines = max(1, len(lines))
-    found = []  # per line, its rhymes with the lines before
+    rhymes_before = []  # per line, its rhymes with the lines before
     for i, line in enumerate(lines):
         candidates = [rhymes(earlier, line) for earlier in lines[max(0, i - EARLIER_LINES):i]]
-        found.append([rhyme for rhyme in candidates if rhyme])
-    n_multisyllabic = sum(any(rhyme.syllables > 1 for rhyme in line_rhymes) for line_rhymes in found)
+        rhymes_before.append([rhyme for rhyme in candidates if rhyme])
+    n_multisyllabic = sum(any(rhyme.syllables > 1 for rhyme in line_rhymes) for line_rhymes in rhymes_before)
     shuffler = random.Random(seed)
     shuffled = statistics.fmean(density(shuffler.sample(words, len(words))) for _ in range(shuffles))
     lengths = [syllables(line) for line in lines] or [0]
@@ -422,7 +438,7 @@ def measures(text, shuffles=20, seed=0):
         'density': density(words),
         'density_shuffled': shuffled,
         'density_excess': density(words) - shuffled,
-        'end_rhyme_share': sum(map(bool, found)) / n_lines,
+        'end_rhyme_share': sum(map(bool, rhymes_before)) / n_lines,
         'multisyllabic_share': n_multisyllabic / n_lines,
         'longest_run': max((len(list(run)) for _, run in groupby(rhyme_scheme(lines))), default=0),
         'syllables_mean': statistics.fmean(lengths),
