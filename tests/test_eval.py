@@ -1,173 +1,12 @@
-"""eval.py: scores against transformers and lm-evaluation-harness, measures against sums by hand, the script as a user runs it.
-
-The comparison with lm-evaluation-harness needs its package, `pip install lm_eval`, and is skipped without it.
-"""
+"""eval.py as a user runs it, and the measures that train.py logs."""
 
 import json
-import math
 
-import numpy as np
 import pytest
-import torch
 from conftest import TINY, rows, run, torchrun
-from test_export import FAMILIES, checkpoint
-from transformers import AutoModelForCausalLM
 
-from model import GPT
-from nanorap.common import UserError
-from nanorap.lm_eval import (
-    Request,
-    detokenize,
-    encode_pair,
-    examples,
-    hellaswag,
-    lambada,
-    lyrics_loss,
-    score,
-    wikitext,
-    windows,
-)
-from nanorap.rap import eval_report
-from nanorap.rap.eval_report import interval, summary
 from nanorap.rap.sections import structure
-from nanorap.runtime import setup
-from nanorap.tokenizer import CharTokenizer, load_tokenizer
 
-LAMBADA = [{'text': text} for text in (
-    "The kettle was on and the rent was late, so Fern looked at the kettle", "He said \"why not\", and she said why",
-    "yo  double  spaces here", "naïve café, naïve café", "word", "Tell me about the 1999s' don't")]
-HELLASWAG = [
-    dict(activity_label='Rapping', ctx_a="A man [header] stands on a stage.", ctx_b="he", label='1',
-         endings=["sings [title] loudly.", "raps.", "[substeps] sits  down.", "flies away, over the roofs of the town."]),
-    dict(activity_label='Tea', ctx_a="The kettle is on.", ctx_b="", label=3, endings=["a", "b b", "it whistles", "The end"])]
-WIKITEXT = [{'page': " = Rap = \n \n Rap is a \" genre \" of music , which began in the 1970 @-@ 80s ( New York ) . \n"
-                     " = = Form = = \n It has 16 @,@ 000 bars ; it 's the singer ' s song . \n" * 3},
-            {'page': " = A = \n \n b . "}]
-
-
-@pytest.fixture(scope='module')
-def rt():
-    return setup('cpu')
-
-
-@pytest.fixture(scope='module')
-def tiny(tmp_path_factory):
-    """A tiny random Llama with GPT-2's tokenizer, its folder for transformers, and the tokenizer."""
-    out, tokenizer = tmp_path_factory.mktemp('tiny'), load_tokenizer('gpt2')
-    model = checkpoint(out, tokenizer, n_embd=16, **FAMILIES['llama'])
-    run('export.py', f'--out_dir={out}')
-    return model, out / 'hf', tokenizer
-
-
-# ---- scoring
-
-def test_windows_by_hand():
-    assert windows([1, 2, 3, 4, 5, 6, 7], 0, 4, 2) == [
-        ([0, 1, 2, 3], [1, 2, 3, 4]), ([2, 3, 4, 5], [5, 6]), ([3, 4, 5, 6], [7])]
-    assert windows([1, 2], 0, 4, 2) == [([0, 1], [1, 2])] and windows([], 0, 4, 2) == []
-    for T, stride, n in ((4, 4, 9), (8, 3, 30), (1, 1, 5)):
-        found = windows(list(range(1, n + 1)), 0, T, stride)
-        assert [i for request in found for i in request.targets] == list(range(1, n + 1))
-        assert all(request.inputs[-1] == request.targets[-1] - 1 and len(request.inputs) <= T for request in found)
-
-
-@torch.no_grad()
-def test_scores_equal_transformers(tiny, rt):
-    model, folder, _ = tiny
-    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
-    requests = [Request([5, 9, 2, 7, 1], [7, 1, 3]), Request([4], [4]), Request(list(range(60)), list(range(1, 61)))]
-    found = score(model, rt, requests)
-    for (inputs, targets), (log_likelihood, greedy) in zip(requests, found, strict=True):
-        logprobs = theirs(torch.tensor([inputs])).logits[0, -len(targets) :].log_softmax(-1)
-        wanted = logprobs.gather(1, torch.tensor(targets)[:, None]).sum().item()
-        assert log_likelihood == pytest.approx(wanted, abs=1e-4) and greedy == (logprobs.argmax(-1).tolist() == targets)
-    likeliest = model(torch.tensor([[5, 9]]))[0, -1].argmax().item()
-    assert score(model, rt, [Request([5, 9], [likeliest])])[0][1]
-    for batch_size in (1, 3):  # padding is not seen
-        assert np.allclose(score(model, rt, requests, batch_size), found, atol=1e-4)
-
-
-def test_a_pair_by_hand():
-    """The context's blanks are the continuation's, the two are cut where the context alone ends."""
-    tokenizer = CharTokenizer("abc ")
-    ids = tokenizer.encode
-    assert encode_pair(tokenizer, 'ab ', 'c', 9) == (ids('ab '), ids(' c')) == encode_pair(tokenizer, 'ab', ' c', 9)
-    assert encode_pair(tokenizer, ' ', 'a', 9) == ([tokenizer.eot, *ids(' ')], ids(' a'))
-    assert encode_pair(tokenizer, '', 'ab', 9) == ([tokenizer.eot, *ids('a')], ids('ab'))
-    assert encode_pair(tokenizer, 'abcabc', 'ab', 4) == (ids('abca'), ids('ab'))
-    with pytest.raises(UserError, match='continuation has 5 tokens'):
-        encode_pair(tokenizer, 'a', 'abcab', 4)
-
-
-def test_lyrics(tiny, rt):
-    model, _, tokenizer = tiny
-    songs = [(tokenizer.encode(text), text) for text in ("Kettle on, rent is due.\n" * 15, "yo")]
-    found = lyrics_loss(model, rt, tokenizer, songs)
-    # by hand: every window of 64 tokens, half of it new
-    total, n = 0, 0
-    for ids, _ in songs:
-        ids = [tokenizer.eot, *ids, tokenizer.eot]
-        logits = None
-        for end in range(1, len(ids)):
-            first = 0 if end <= 64 else -(-(end - 64) // 32) * 32
-            first = min(first, max(0, len(ids) - 1 - 64))
-            with torch.no_grad():
-                logits = model(torch.tensor([ids[first:end]]))[0, -1]
-            total, n = total - logits.log_softmax(-1)[ids[end]].item(), n + 1
-    assert found['tokens'] == n > 100 and found['loss'] == pytest.approx(total / n, abs=1e-4)
-    assert found['token_perplexity'] == pytest.approx(math.exp(total / n), rel=1e-3)
-    words, characters = sum(len(text.split()) for _, text in songs), sum(len(text) for _, text in songs)
-    assert math.log(found['word_perplexity']) == pytest.approx(total / words, rel=1e-4)
-    assert math.log(found['character_perplexity']) == pytest.approx(total / characters, rel=1e-4)
-
-
-def test_against_lm_eval(tiny, rt):
-    """The log-likelihood of every pair and text, on the exported model; its task definitions, read from its own files."""
-    lm_eval = pytest.importorskip('lm_eval', reason="needs lm_eval")
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks.hellaswag.utils import preprocess
-    from lm_eval.tasks.wikitext.preprocess_wikitext import process_results, wikitext_detokenizer
-
-    assert lm_eval
-    model, folder, tokenizer = tiny
-    theirs = HFLM(pretrained=str(folder), device='cpu', dtype='float32', batch_size=2)
-
-    def ask(kind, arguments):
-        return getattr(theirs, kind)([Instance(kind, {}, arguments=each, idx=i) for i, each in enumerate(arguments)],
-                                     disable_tqdm=True)
-
-    pairs = [(row['text'].rsplit(' ', 1)[0] if ' ' in row['text'] else '', ' ' + row['text'].split(' ')[-1]) for row in LAMBADA]
-    pairs += [("The cat ", "sat"), ("The cat", " sat"), ("The c", "at sat"), ("", "alone"), ("caf", "é 1"), ("a " * 100, " b")]
-    wanted = ask('loglikelihood', pairs)
-    found = score(model, rt, [encode_pair(tokenizer, *pair, 64) for pair in pairs], batch_size=3)
-    for pair, (a, a_greedy), (b, b_greedy) in zip(pairs, wanted, found, strict=True):
-        assert a == pytest.approx(b, abs=1e-4) and a_greedy == b_greedy, pair
-    # lambada's numbers from the first ones
-    ours = lambada(model, rt, tokenizer, LAMBADA)
-    assert math.log(ours['perplexity']) == pytest.approx(-np.mean([a for a, _ in wanted[: len(LAMBADA)]]), abs=1e-4)
-    assert ours['acc'] == np.mean([greedy for _, greedy in wanted[: len(LAMBADA)]])
-    # hellaswag
-    hits, norm = [], []
-    for row in HELLASWAG:
-        query = preprocess(row['activity_label'] + ': ' + row['ctx_a'] + ' ' + row['ctx_b'].capitalize())
-        choices = [preprocess(ending) for ending in row['endings']]
-        scores = np.array([a for a, _ in ask('loglikelihood', [(query, ' ' + choice) for choice in choices])])
-        hits.append(scores.argmax() == int(row['label']))
-        norm.append((scores / [len(choice) for choice in choices]).argmax() == int(row['label']))
-    assert hellaswag(model, rt, tokenizer, HELLASWAG) == dict(examples=2, acc=np.mean(hits), acc_norm=np.mean(norm))
-    # wikitext
-    total = sum(ask('loglikelihood_rolling', [(wikitext_detokenizer(row),) for row in WIKITEXT]))
-    results = [process_results(row, [0]) for row in WIKITEXT]
-    n_words, n_bytes = (sum(row[key][1] for row in results) for key in ('word_perplexity', 'byte_perplexity'))
-    ours = wikitext(model, rt, tokenizer, WIKITEXT)
-    assert math.log(ours['word_perplexity']) == pytest.approx(-total / n_words, abs=1e-4)
-    assert math.log(ours['byte_perplexity']) == pytest.approx(-total / n_bytes, abs=1e-4)
-    assert ours['bits_per_byte'] == pytest.approx(-total / n_bytes / math.log(2), abs=1e-4)
-    assert all(detokenize(row['page']) == wikitext_detokenizer(row) for row in WIKITEXT)
-
-
-# ---- measures
 
 def test_structure_by_hand():
     song = "[Verse 1]\nOne line\nTwo lines\n\n[Hook: all]\none line\nThree\n"
@@ -176,17 +15,6 @@ def test_structure_by_hand():
         valid=0, sections=2, lines_per_section=0.5, repeated_lines=0, empty=0, cut=1)
     assert structure("no header")['valid'] == 0 and structure(" \n[Hook]\n")['empty'] == 1
 
-
-def test_bootstrap():
-    values = np.random.default_rng(0).normal(5, 2, 400)
-    mean, low, high = interval(values)
-    # a normal interval is ±1.96 standard errors, here of 0.1
-    error = values.std() / 20
-    assert mean == pytest.approx(values.mean()) and abs((high - low) / (2 * 1.96 * error) - 1) < 0.1
-    assert interval([3, 3, 3]) == [3, 3, 3] and summary([dict(a=2)]) == dict(a=[2.0]) and summary([]) == {}
-
-
-# ---- the script
 
 def test_eval_script(trained, char_data, tmp_path):
     out, _ = trained
@@ -240,29 +68,9 @@ def test_copies_are_shown(songs, char_data, tmp_path):
     assert 'training song' in out and lines[1] in out and '| copied_12 | 1 ' in out
 
 
-def test_tables():
-    assert [eval_report.number(n) for n in (3, 0.12345, 12.345, 123.45, 1234.5, 2.0)] == ['3', '0.123', '12.35', '123.5', '1,234', '2']
-    assert eval_report.markdown(('', 'a'), [('loss', '1')]) == "|      | a |\n| ---- | - |\n| loss | 1 |"
-
-
-def test_examples_from_a_file(tiny, rt, tmp_path):
-    (tmp_path / 'l.jsonl').write_text('\n'.join(map(json.dumps, LAMBADA)))
-    assert examples('lambada', tmp_path / 'l.jsonl') == LAMBADA
-    _, folder, _ = tiny
-    files = [f'--lambada_file={tmp_path / "l.jsonl"}', f'--init_from={folder}']
-    assert '| examples   | 4' in run('eval.py', *files, '--tasks=lambada', '--limit=4').stdout
-    (tmp_path / 'h.jsonl').write_text('{"ctx_a": "x"}\n')
-    with pytest.raises(UserError, match='lacks something'):
-        hellaswag(GPT.from_pretrained(str(folder)), rt, load_tokenizer('gpt2'), examples('hellaswag', tmp_path / 'h.jsonl'))
-
-
 def test_mistakes_get_one_line(tmp_path):
     def message(*args):
         return run('eval.py', '--device=cpu', *args, ok=False).message
 
     assert 'tasks are' in message('--tasks=rap') and 'goes with' in message('--text=no.txt', '--tasks=lyrics')
     assert "can't read" in message('--text=no.txt')
-    with pytest.raises(UserError, match="can't read"):
-        eval_report.read_results('no.json')
-    with pytest.raises(UserError, match='--wikitext_file'):
-        examples('wikitext')
