@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from nanorap.rap.colour import annotate, ansi, page, rhyme_spans
 
-TEXT = '[Verse 1]\nThe cat was on a <mat>,\nA flat hat in the hall,\nI fell & I fall\n\n[Hook]\nMy day,\nno way,\na wall\n'
+TEXT = ('[Verse 1]\nThe cat was on a <mat>,\nA flat hat in the hall,\nI fell & I fall\n\n'
+        '[Hook]\nMy day,\nno way,\na wall\n')
 
 
 def words(text, spans):

@@ -1,4 +1,5 @@
-"""Exports, against transformers: its AutoModel and AutoTokenizer with no code of ours, its GGUF loader, and back again."""
+"""Exports, against transformers: its AutoModel and AutoTokenizer with no code of ours, its GGUF loader, and
+back again."""
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ TEXTS = ["[Verse 1]\nI'm runnin'  2 miles,\n\n\tyo's 1999!", " a  b ", "naÃ¯ve ð
 FAMILIES = {
     'gpt2': dict(bias=True),
     'gpt2 without biases': dict(bias=False, n_hidden=48, tie_weights=False),
-    'llama': dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, n_kv_head=2, n_hidden=56, rope_theta=5e4),
-    'llama, untied': dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, tie_weights=False, norm_eps=1e-6),
+    'llama': dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, n_kv_head=2, n_hidden=56,
+                  rope_theta=5e4),
+    'llama, untied': dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False, tie_weights=False,
+                          norm_eps=1e-6),
 }
 
 
@@ -57,12 +60,15 @@ def test_tokenizers(tmp_path, gpt2):
     for name, tokenizer in (('gpt2', gpt2), ('char', chars), ('smollm2', load_tokenizer('smollm2'))):
         checkpoint(tmp_path / name, tokenizer, n_embd=8, n_head=2)
         run('export.py', f'--out_dir={tmp_path / name}')
-        theirs, back = AutoTokenizer.from_pretrained(tmp_path / name / 'hf'), load_tokenizer(str(tmp_path / name / 'hf'))
+        theirs = AutoTokenizer.from_pretrained(tmp_path / name / 'hf')
+        back = load_tokenizer(str(tmp_path / name / 'hf'))
         for text in TEXTS[:2] + [TEXTS[2].replace('<|endoftext|>', '')]:
             ids = tokenizer.encode(text)
-            assert theirs.encode(text) == ids == back.encode(text) and theirs.decode(ids) == text, (name, text)
+            assert theirs.encode(text) == ids == back.encode(text), (name, text)
+            assert theirs.decode(ids) == text, (name, text)
         # in our hands a song can't smuggle in an end of text
-        assert back.encode(TEXTS[2]) == tokenizer.encode(TEXTS[2]) and tokenizer.eot not in back.encode(TEXTS[2])
+        ids = back.encode(TEXTS[2])
+        assert ids == tokenizer.encode(TEXTS[2]) and tokenizer.eot not in ids
         assert theirs.eos_token_id == theirs.bos_token_id == tokenizer.eot == back.eot
 
 
@@ -70,21 +76,26 @@ def test_tokenizers(tmp_path, gpt2):
 @pytest.mark.parametrize('family', ['llama, untied', 'gpt2'])
 def test_gguf(tmp_path, gpt2, family):
     # transformers takes 1,024 for the context of every GPT-2 in GGUF, whatever the file says
-    ours = checkpoint(tmp_path, gpt2, **FAMILIES[family] | dict(block_size=1024, n_kv_head=2 if 'llama' in family else 4))
+    n_kv_head = 2 if 'llama' in family else 4
+    ours = checkpoint(tmp_path, gpt2, **FAMILIES[family] | dict(block_size=1024, n_kv_head=n_kv_head))
     run('export.py', f'--out_dir={tmp_path}', '--format=gguf')
     idx = torch.randint(ours.config.vocab_size, (2, 64), generator=torch.manual_seed(0))
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / 'gguf', gguf_file='model.gguf', dtype=torch.float32).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / 'gguf', gguf_file='model.gguf',
+                                                  dtype=torch.float32).eval()
     assert (theirs(idx).logits - ours(idx)).abs().max() < 1e-4
     fields = GGUFReader(tmp_path / 'gguf' / 'model.gguf').fields
     tokens, types = (fields[f'tokenizer.ggml.{key}'].contents() for key in ('tokens', 'token_type'))
-    assert len(tokens) == 50260 and tokens[50256:] == ['<|endoftext|>', '[PAD50257]', '[PAD50258]', '[PAD50259]']
+    assert len(tokens) == 50260
+    assert tokens[50256:] == ['<|endoftext|>', '[PAD50257]', '[PAD50258]', '[PAD50259]']
     assert types[50255:] == [1, 3, 5, 5, 5] and fields['tokenizer.ggml.eos_token_id'].contents() == 50256
 
 
 @pytest.mark.parametrize('fields, words', [
-    (dict(pos='alibi', n_hidden=48), "pos='alibi'"), (dict(qk_norm=True), 'qk_norm=True'), (dict(n_kv_head=2), 'n_kv_head=2'),
+    (dict(pos='alibi', n_hidden=48), "pos='alibi'"), (dict(qk_norm=True), 'qk_norm=True'),
+    (dict(n_kv_head=2), 'n_kv_head=2'),
     (dict(smear=2), 'smear=2'), (dict(logit_softcap=15.0), 'logit_softcap=15.0'),
-    (FAMILIES['llama'] | dict(bias=True), 'bias=True'), (FAMILIES['llama'] | dict(mlp='relu2'), "mlp='relu2'"),
+    (FAMILIES['llama'] | dict(bias=True), 'bias=True'),
+    (FAMILIES['llama'] | dict(mlp='relu2'), "mlp='relu2'"),
 ])
 def test_what_a_format_lacks_is_named(tmp_path, fields, words):
     model = checkpoint(tmp_path, CharTokenizer("abc"), **fields)
@@ -103,10 +114,12 @@ def test_model_card_and_mistakes(char_data, tmp_path):
     (tmp_path / 'numbers.json').write_text('{"name": "x", "lyrics": {"loss": 3.21}}')
     run('export.py', f'--out_dir={out}', f'--measures={tmp_path / "numbers.json"}', '--license=cc0-1.0')
     card = (out / 'hf' / 'README.md').read_text()
-    for words in ('license: cc0-1.0', 'Explicit content', 'trained from scratch', str(char_data), 'held-out songs', '3.210',
-                  'nats per token', 'tokenizer char'):
+    for words in ('license: cc0-1.0', 'Explicit content', 'trained from scratch', str(char_data),
+                  'held-out songs', '3.210', 'nats per token', 'tokenizer char'):
         assert words in card, words
     run('export.py', f'--out_dir={out}')  # once more, over the old one
     assert "tokenizer='char'" in run('export.py', f'--out_dir={out}', '--format=gguf', ok=False).message
-    assert 'holds other files' in run('export.py', f'--out_dir={out}', f'--dest={out / "best"}', ok=False).message
-    run('sample.py', f'--init_from={out / "hf"}', '--start=[Hook]', '--num_samples=1', '--max_new_tokens=3', '--device=cpu')
+    assert 'holds other files' in run('export.py', f'--out_dir={out}', f'--dest={out / "best"}',
+                                      ok=False).message
+    run('sample.py', f'--init_from={out / "hf"}', '--start=[Hook]', '--num_samples=1', '--max_new_tokens=3',
+        '--device=cpu')

@@ -31,13 +31,17 @@ from nanorap.runtime import setup
 from nanorap.tokenizer import CharTokenizer, load_tokenizer
 
 LAMBADA = [{'text': text} for text in (
-    "The kettle was on and the rent was late, so Fern looked at the kettle", "He said \"why not\", and she said why",
+    "The kettle was on and the rent was late, so Fern looked at the kettle",
+    "He said \"why not\", and she said why",
     "yo  double  spaces here", "naïve café, naïve café", "word", "Tell me about the 1999s' don't")]
 HELLASWAG = [
     dict(activity_label='Rapping', ctx_a="A man [header] stands on a stage.", ctx_b="he", label='1',
-         endings=["sings [title] loudly.", "raps.", "[substeps] sits  down.", "flies away, over the roofs of the town."]),
-    dict(activity_label='Tea', ctx_a="The kettle is on.", ctx_b="", label=3, endings=["a", "b b", "it whistles", "The end"])]
-WIKITEXT = [{'page': " = Rap = \n \n Rap is a \" genre \" of music , which began in the 1970 @-@ 80s ( New York ) . \n"
+         endings=["sings [title] loudly.", "raps.", "[substeps] sits  down.",
+                  "flies away, over the roofs of the town."]),
+    dict(activity_label='Tea', ctx_a="The kettle is on.", ctx_b="", label=3,
+         endings=["a", "b b", "it whistles", "The end"])]
+WIKITEXT = [{'page': " = Rap = \n \n Rap is a \" genre \" of music , which began in the 1970 @-@ 80s "
+                     "( New York ) . \n"
                      " = = Form = = \n It has 16 @,@ 000 bars ; it 's the singer ' s song . \n" * 3},
             {'page': " = A = \n \n b . "}]
 
@@ -63,19 +67,22 @@ def test_windows_by_hand():
     for T, stride, n in ((4, 4, 9), (8, 3, 30), (1, 1, 5)):
         found = windows(list(range(1, n + 1)), 0, T, stride)
         assert [i for request in found for i in request.targets] == list(range(1, n + 1))
-        assert all(request.inputs[-1] == request.targets[-1] - 1 and len(request.inputs) <= T for request in found)
+        assert all(request.inputs[-1] == request.targets[-1] - 1 for request in found)
+        assert all(len(request.inputs) <= T for request in found)
 
 
 @torch.no_grad()
 def test_scores_equal_transformers(tiny, rt):
     model, folder, _ = tiny
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
-    requests = [Request([5, 9, 2, 7, 1], [7, 1, 3]), Request([4], [4]), Request(list(range(60)), list(range(1, 61)))]
+    requests = [Request([5, 9, 2, 7, 1], [7, 1, 3]), Request([4], [4]),
+                Request(list(range(60)), list(range(1, 61)))]
     found = score(model, rt, requests)
     for (inputs, targets), (log_likelihood, greedy) in zip(requests, found, strict=True):
         logprobs = theirs(torch.tensor([inputs])).logits[0, -len(targets) :].log_softmax(-1)
         wanted = logprobs.gather(1, torch.tensor(targets)[:, None]).sum().item()
-        assert log_likelihood == pytest.approx(wanted, abs=1e-4) and greedy == (logprobs.argmax(-1).tolist() == targets)
+        assert log_likelihood == pytest.approx(wanted, abs=1e-4)
+        assert greedy == (logprobs.argmax(-1).tolist() == targets)
     likeliest = model(torch.tensor([[5, 9]]))[0, -1].argmax().item()
     assert score(model, rt, [Request([5, 9], [likeliest])])[0][1]
     for batch_size in (1, 3):  # padding is not seen
@@ -86,7 +93,8 @@ def test_a_pair_by_hand():
     """The context's blanks are the continuation's, the two are cut where the context alone ends."""
     tokenizer = CharTokenizer("abc ")
     ids = tokenizer.encode
-    assert encode_pair(tokenizer, 'ab ', 'c', 9) == (ids('ab '), ids(' c')) == encode_pair(tokenizer, 'ab', ' c', 9)
+    for context, continuation in (('ab ', 'c'), ('ab', ' c')):
+        assert encode_pair(tokenizer, context, continuation, 9) == (ids('ab '), ids(' c'))
     assert encode_pair(tokenizer, ' ', 'a', 9) == ([tokenizer.eot, *ids(' ')], ids(' a'))
     assert encode_pair(tokenizer, '', 'ab', 9) == ([tokenizer.eot, *ids('a')], ids('ab'))
     assert encode_pair(tokenizer, 'abcabc', 'ab', 4) == (ids('abca'), ids('ab'))
@@ -117,7 +125,8 @@ def test_lyrics(tiny, rt):
 
 
 def test_against_lm_eval(tiny, rt):
-    """The log-likelihood of every pair and text, on the exported model; its task definitions, read from its own files."""
+    """The log-likelihood of every pair and text, on the exported model; its task definitions, read from its
+    own files."""
     lm_eval = pytest.importorskip('lm_eval', reason="needs lm_eval")
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
@@ -129,18 +138,22 @@ def test_against_lm_eval(tiny, rt):
     theirs = HFLM(pretrained=str(folder), device='cpu', dtype='float32', batch_size=2)
 
     def ask(kind, arguments):
-        return getattr(theirs, kind)([Instance(kind, {}, arguments=each, idx=i) for i, each in enumerate(arguments)],
+        return getattr(theirs, kind)([Instance(kind, {}, arguments=each, idx=i) for i,
+                                      each in enumerate(arguments)],
                                      disable_tqdm=True)
 
-    pairs = [(row['text'].rsplit(' ', 1)[0] if ' ' in row['text'] else '', ' ' + row['text'].split(' ')[-1]) for row in LAMBADA]
-    pairs += [("The cat ", "sat"), ("The cat", " sat"), ("The c", "at sat"), ("", "alone"), ("caf", "é 1"), ("a " * 100, " b")]
+    pairs = [(row['text'].rsplit(' ', 1)[0] if ' ' in row['text'] else '',
+              ' ' + row['text'].split(' ')[-1]) for row in LAMBADA]
+    pairs += [("The cat ", "sat"), ("The cat", " sat"), ("The c", "at sat"), ("", "alone"), ("caf", "é 1"),
+              ("a " * 100, " b")]
     wanted = ask('loglikelihood', pairs)
     found = score(model, rt, [encode_pair(tokenizer, *pair, 64) for pair in pairs], batch_size=3)
     for pair, (a, a_greedy), (b, b_greedy) in zip(pairs, wanted, found, strict=True):
         assert a == pytest.approx(b, abs=1e-4) and a_greedy == b_greedy, pair
     # lambada's numbers from the first ones
     ours = lambada(model, rt, tokenizer, LAMBADA)
-    assert math.log(ours['perplexity']) == pytest.approx(-np.mean([a for a, _ in wanted[: len(LAMBADA)]]), abs=1e-4)
+    mean = np.mean([log_likelihood for log_likelihood, _ in wanted[: len(LAMBADA)]])
+    assert math.log(ours['perplexity']) == pytest.approx(-mean, abs=1e-4)
     assert ours['acc'] == np.mean([greedy for _, greedy in wanted[: len(LAMBADA)]])
     # hellaswag
     hits, norm = [], []
@@ -150,7 +163,8 @@ def test_against_lm_eval(tiny, rt):
         scores = np.array([a for a, _ in ask('loglikelihood', [(query, ' ' + choice) for choice in choices])])
         hits.append(scores.argmax() == int(row['label']))
         norm.append((scores / [len(choice) for choice in choices]).argmax() == int(row['label']))
-    assert hellaswag(model, rt, tokenizer, HELLASWAG) == dict(examples=2, acc=np.mean(hits), acc_norm=np.mean(norm))
+    expected = dict(examples=2, acc=np.mean(hits), acc_norm=np.mean(norm))
+    assert hellaswag(model, rt, tokenizer, HELLASWAG) == expected
     # wikitext
     total = sum(ask('loglikelihood_rolling', [(wikitext_detokenizer(row),) for row in WIKITEXT]))
     results = [process_results(row, [0]) for row in WIKITEXT]
@@ -170,7 +184,8 @@ def test_examples_from_a_file(tiny, rt, tmp_path):
     assert '| examples   | 4' in run('eval.py', *files, '--tasks=lambada', '--limit=4').stdout
     (tmp_path / 'h.jsonl').write_text('{"ctx_a": "x"}\n')
     with pytest.raises(UserError, match='lacks something'):
-        hellaswag(GPT.from_pretrained(str(folder)), rt, load_tokenizer('gpt2'), examples('hellaswag', tmp_path / 'h.jsonl'))
+        hellaswag(GPT.from_pretrained(str(folder)), rt, load_tokenizer('gpt2'),
+                  examples('hellaswag', tmp_path / 'h.jsonl'))
 
 
 def test_a_task_without_a_file_or_the_hub():

@@ -1,7 +1,8 @@
-"""Phonemes, rhymes, schemes and densities: against words and stanzas made up here, sums done by hand, and annotated verse.
+"""Phonemes, rhymes, schemes and densities, against words and stanzas made up here, and by hand.
 
-VERSE=FOLDER pytest tests/test_rhyme.py takes a folder of verse in the format of the Chicago Rhyming Poetry Corpus
-(github.com/sravanareddy/rhymedata, english_gold); python tests/test_rhyme.py FOLDER prints the table of it.
+VERSE=FOLDER pytest tests/test_rhyme.py takes a folder of verse in the format of the Chicago Rhyming Poetry
+Corpus (github.com/sravanareddy/rhymedata, english_gold); python tests/test_rhyme.py FOLDER prints the table
+of it.
 """
 
 import collections
@@ -25,18 +26,21 @@ from nanorap.rap.phonemes import VOWELS, lexicon, phonemes, vowels
 from nanorap.rap.rhyme import density, measures, rhyme_scheme, rhymes, rhyming_words, syllables
 
 # texts of words that may rhyme, and of anything at all
-WORDS = "time rhyme lady baby poet know it me eternity runnin' '90s 2pac café heav'n (yeah) [Hook] love prove \n".split(' ')
+WORDS = ("time rhyme lady baby poet know it me eternity runnin' '90s 2pac café heav'n (yeah) [Hook] love "
+         "prove \n").split(' ')
 texts = st.one_of(st.text(max_size=80), st.lists(st.sampled_from(WORDS)).map(' '.join))
 
 
 def songs():
     """The lyrics of the songs that the project ships."""
     files = sorted(glob.glob(str(ROOT / 'data/lyrics/demo/*/*.json')))
-    return [song['lyrics'] for file in files if 'lyrics' in (song := json.loads(Path(file).read_text(encoding='utf-8')))]
+    contents = [json.loads(Path(file).read_text(encoding='utf-8')) for file in files]
+    return [song['lyrics'] for song in contents if 'lyrics' in song]
 
 
 def frequent_words(n):
-    words = collections.Counter(word for song in songs() for word in re.findall("[a-z]+(?:'[a-z]+)*", song.lower()))
+    text = '\n'.join(songs()).lower()
+    words = collections.Counter(re.findall("[a-z]+(?:'[a-z]+)*", text))
     return [word for word, _ in words.most_common(n)]
 
 
@@ -45,17 +49,22 @@ def frequent_words(n):
 @pytest.mark.parametrize('word, sounds', [
     ('poet', 'P OW1 AH0 T'), ('POET', 'P OW1 AH0 T'), ('love', 'L AH1 V'),
     # slang, most of it in no dictionary
-    ('finna', 'F IH1 N AH0'), ('tryna', 'T R AY1 N AH0'), ('hunnid', 'HH AH1 N IH0 D'), ('shawty', 'SH AO1 T IY0'),
-    ("'bout", 'B AW1 T'), ("runnin'", 'R AH1 N IH0 N'), ('runnin’', 'R AH1 N IH0 N'), ('cuz', 'K AH1 Z'), ("wit'", 'W IH1 T'),
+    ('finna', 'F IH1 N AH0'), ('tryna', 'T R AY1 N AH0'), ('hunnid', 'HH AH1 N IH0 D'),
+    ('shawty', 'SH AO1 T IY0'),
+    ("'bout", 'B AW1 T'), ("runnin'", 'R AH1 N IH0 N'), ('runnin’', 'R AH1 N IH0 N'), ('cuz', 'K AH1 Z'),
+    ("wit'", 'W IH1 T'),
     ("'em", 'EH1 M'), ('homie', 'HH OW1 M IY0'), ('bruh', 'B R AH1'), ('yeahhh', 'Y AE1'),
     # numbers
-    ('24', 'T W EH1 N T IY0 F AO1 R'), ('1999', 'N AY1 N T IY1 N N AY1 N T IY0 N AY1 N'), ('50', 'F IH1 F T IY0'),
-    ('2005', 'T UW1 TH AW1 Z AH0 N D F AY1 V'), ('1906', 'N AY1 N T IY1 N OW1 S IH1 K S'), ('2pac', 'T UW1 P AE1 K'),
-    ("'90s", 'N AY1 N T IY0 Z'), ('3rd', 'TH ER1 D'),
+    ('24', 'T W EH1 N T IY0 F AO1 R'), ('1999', 'N AY1 N T IY1 N N AY1 N T IY0 N AY1 N'),
+    ('50', 'F IH1 F T IY0'),
+    ('2005', 'T UW1 TH AW1 Z AH0 N D F AY1 V'), ('1906', 'N AY1 N T IY1 N OW1 S IH1 K S'),
+    ('2pac', 'T UW1 P AE1 K'), ("'90s", 'N AY1 N T IY0 Z'), ('3rd', 'TH ER1 D'),
     ('20th', 'T W EH1 N T IY0 IH0 TH'), ('100k', 'W AH1 N HH AH1 N D R IH0 D K EY1'),
     # apostrophes and accents, endings and compounds that the lexicon lacks
-    ("heav'n", 'HH EH1 V AH0 N'), ("wander'd", 'W AO1 N D ER0 D'), ('naïve', 'N AY2 IY1 V'), ('woodways', 'W UH1 D W EY2 Z'),
-    ('encloses', 'IH0 NG K L OW1 Z IH0 Z'), ("homie's", 'HH OW1 M IY0 Z'), ("don't-care", 'D OW1 N T K EH1 R'),
+    ("heav'n", 'HH EH1 V AH0 N'), ("wander'd", 'W AO1 N D ER0 D'), ('naïve', 'N AY2 IY1 V'),
+    ('woodways', 'W UH1 D W EY2 Z'),
+    ('encloses', 'IH0 NG K L OW1 Z IH0 Z'), ("homie's", 'HH OW1 M IY0 Z'),
+    ("don't-care", 'D OW1 N T K EH1 R'),
 ])
 def test_phonemes(word, sounds):
     assert phonemes(word)[0] == tuple(sounds.split())
@@ -78,7 +87,8 @@ def test_phonemes_of_anything(word):
 
 
 def test_nothing_is_loaded_at_import():
-    code = ("import sys; import nanorap.rap.rhyme, nanorap.rap.phonemes as p; assert p.lexicon.cache_info().currsize == 0\n"
+    code = ("import sys, nanorap.rap.rhyme, nanorap.rap.phonemes as p\n"
+            "assert p.lexicon.cache_info().currsize == 0\n"
             "assert not {'torch', 'numpy', 'pycrfsuite'} & set(sys.modules)")
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
@@ -95,14 +105,19 @@ def test_a_missing_package_is_named(monkeypatch):
     ('cat', 'hat', 'perfect', 1), ('my cat', 'my hat', 'perfect', 1), ('the cat', 'a hat', 'perfect', 1),
     ('time', 'rhyme', 'perfect', 1),
     ('believe', 'leave', 'perfect', 1), ('eternity', 'be', 'perfect', 1), ('cot', 'thought', 'perfect', 1),
-    ('24', 'door', 'perfect', 1), ('wind', 'kind', 'perfect', 1), ('wind', 'grinned', 'perfect', 1),  # both ways to say it
-    ('nation', 'station', 'multisyllabic', 2), ("runnin'", 'gunning', 'multisyllabic', 2), ('hunnid', 'blunted', 'none', 0),
+    ('24', 'door', 'perfect', 1), ('wind', 'kind', 'perfect', 1),
+    ('wind', 'grinned', 'perfect', 1),  # both ways to say it
+    ('nation', 'station', 'multisyllabic', 2), ("runnin'", 'gunning', 'multisyllabic', 2),
+    ('hunnid', 'blunted', 'none', 0),
     ('elevated', 'dedicated', 'multisyllabic', 4), ('a born poet', 'and I know it', 'multisyllabic', 2),
-    ('see me', 'be me', 'multisyllabic', 2), ('bass in the wall (boom)', 'call', 'perfect', 1), ('(yeah)', 'nah', 'none', 0),
-    ('time', 'line', 'slant', 1), ('bad', 'bat', 'slant', 1), ('love', 'prove', 'slant', 1), ('pin', 'pen', 'slant', 1),
-    ('cat', 'dog', 'none', 0), ('walking', 'seeing', 'none', 0), ('lady', 'be', 'none', 0), ('orange', 'silver', 'none', 0),
-    ('cat', 'cat', 'none', 0), ('the cat', 'Cat!', 'none', 0), ('you see me', 'they see me', 'none', 0), ('', 'cat', 'none', 0),
-    ('[Hook]', 'book', 'none', 0), ('🎤', '🎤', 'none', 0),
+    ('see me', 'be me', 'multisyllabic', 2), ('bass in the wall (boom)', 'call', 'perfect', 1),
+    ('(yeah)', 'nah', 'none', 0),
+    ('time', 'line', 'slant', 1), ('bad', 'bat', 'slant', 1), ('love', 'prove', 'slant', 1),
+    ('pin', 'pen', 'slant', 1),
+    ('cat', 'dog', 'none', 0), ('walking', 'seeing', 'none', 0), ('lady', 'be', 'none', 0),
+    ('orange', 'silver', 'none', 0),
+    ('cat', 'cat', 'none', 0), ('the cat', 'Cat!', 'none', 0), ('you see me', 'they see me', 'none', 0),
+    ('', 'cat', 'none', 0), ('[Hook]', 'book', 'none', 0), ('🎤', '🎤', 'none', 0),
 ])
 def test_rhymes(a, b, kind, count):
     assert rhymes(a, b) == rhymes(b, a) == (kind, count, False)
@@ -122,7 +137,8 @@ def test_rhymes_of_anything(a, b):
 
 
 def test_random_pairs_rarely_rhyme():
-    """Of the shipped songs' 2,000 most frequent words, and of the 500 most frequent, most of which have one syllable."""
+    """Of the shipped songs' 2,000 most frequent words, and of the 500 most frequent, most of which have one
+    syllable."""
     for n in (2000, 500):
         words, generator = frequent_words(n), random.Random(0)
         pairs = [generator.sample(words, 2) for _ in range(5000)]
@@ -133,15 +149,17 @@ def test_random_pairs_rarely_rhyme():
 # ---- schemes
 
 def test_schemes():
-    quatrain = ["A kettle grumbles on the stove,", "The rent is overdue,", "A van is parked beside the grove,",
-                "A dog has chewed my shoe."]
+    quatrain = ["A kettle grumbles on the stove,", "The rent is overdue,",
+                "A van is parked beside the grove,", "A dog has chewed my shoe."]
     assert ''.join(rhyme_scheme(quatrain)) == 'abab'
     assert ''.join(rhyme_scheme([quatrain[i] for i in (0, 2, 1, 3)])) == 'aabb'
     assert ''.join(rhyme_scheme([quatrain[i] for i in (0, 1, 3, 2)])) == 'abba'
     assert ''.join(rhyme_scheme(["the bread", "the table", "the bed", "the window"])) == 'abac'
     # a weak likeness is a rhyme where the stanza lacks one, and alone it is none
-    assert ''.join(rhyme_scheme(["a summer's day", "the cold grey sea", "that none gainsay", "it comes to me"])) == 'abab'
-    assert ''.join(rhyme_scheme(["we mow the grass", "the bus was late", "as good as it was", "beside the gate"])) == 'abab'
+    lines = ["a summer's day", "the cold grey sea", "that none gainsay", "it comes to me"]
+    assert ''.join(rhyme_scheme(lines)) == 'abab'
+    lines = ["we mow the grass", "the bus was late", "as good as it was", "beside the gate"]
+    assert ''.join(rhyme_scheme(lines)) == 'abab'
     assert ''.join(rhyme_scheme(["we mow the grass", "as good as it was"])) == 'ab'
     # of two rhymes on the same sound each keeps its own label; a third line joins
     again = "tree cat see hat door bone floor stone me shirt be dirt".split()
@@ -149,7 +167,8 @@ def test_schemes():
     assert ''.join(rhyme_scheme(["a tree", "to see", "and me"])) == 'aaa'
     # a near rhyme next door comes before a full one far away
     assert ''.join(rhyme_scheme("tree eternity cat dog lamp see melody".split())) == 'aabcdee'
-    # the same last word shares a label; empty lines and headers have their own; numbers in the margin are not read
+    # the same last word shares a label; empty lines and headers have their own; numbers in the margin are not
+    # read
     assert ''.join(rhyme_scheme(["oh my love", "so cold", "my love"])) == 'aba'
     assert ''.join(rhyme_scheme(["[Hook]", "a cat", "", "a hat"])) == 'abcb'
     assert ''.join(rhyme_scheme(["a joke,        5", "he spoke", "to drive        10", "a fin"])) == 'aabc'
@@ -165,12 +184,14 @@ def test_schemes_of_anything(lines):
     assert list(dict.fromkeys(labels)) == [chr(ord('a') + i) for i in range(len(set(labels)))]
     # case, quotes and full stops don't matter
     plain = [line.isascii() and line.replace(' ', '').isalpha() for line in lines]
-    assert rhyme_scheme([f'"{line.upper()}."' if quoted else line for line, quoted in zip(lines, plain, strict=True)]) == labels
+    quoted = [f'"{line.upper()}."' if is_plain else line for line, is_plain in zip(lines, plain, strict=True)]
+    assert rhyme_scheme(quoted) == labels
 
 
 def test_rhyming_words():
     text = "[Hook]\nI told you 'bout the door,\r\n(what?)\nthe bell upon the floor. (yeah)\nand so on"
-    assert [(text[start:end], label) for start, end, label in rhyming_words(text)] == [('door', 'b'), ('floor', 'b')]
+    words = [(text[start:end], label) for start, end, label in rhyming_words(text)]
+    assert words == [('door', 'b'), ('floor', 'b')]
 
 
 # ---- measures
@@ -178,7 +199,8 @@ def test_rhyming_words():
 @pytest.mark.parametrize('text, expected', [
     ('', 0), ('lady', 0),
     ('lady baby', 3 / 2),                   # e i i, e i i: a run of three at the second word
-    ('cat hat bat', 0),                     # a a a: bat has a run of one with hat and with cat, and may not run into hat
+    # a a a: bat has a run of one with hat and with cat, and may not run into hat
+    ('cat hat bat', 0),
     ('cat hat bat rat', 2 / 4),             # bat rat after cat hat
     ('lady lady', 0),                       # the same word
     ('cool cat, new hat', 2 / 4),           # u a, u a
@@ -203,8 +225,10 @@ def test_measures_by_hand():
     assert (found['lines'], found['words'], found['longest_run']) == (4, 11, 2)
     assert (found['end_rhyme_share'], found['multisyllabic_share']) == (2 / 4, 1 / 4)  # able and phone; able
     # 5, 4, 2 and 2 syllables: a mean of 13/4, a variance of 49/4 - (13/4)²
-    assert found['syllables_mean'] == 13 / 4 and found['syllables_spread'] == pytest.approx((49 / 4 - (13 / 4) ** 2) ** 0.5)
-    # ai o a eiL, i A eiL, oU oU, ai oU: able has three with table, stone two with cold, phone two with both, my two with I
+    assert found['syllables_mean'] == 13 / 4
+    assert found['syllables_spread'] == pytest.approx((49 / 4 - (13 / 4) ** 2) ** 0.5)
+    # ai o a eiL, i A eiL, oU oU, ai oU: able has three with table, stone two with cold, phone two with both,
+    # my two with I
     assert found['density'] == pytest.approx(9 / 11)
     assert found['density_excess'] == pytest.approx(found['density'] - found['density_shuffled'])
     assert measures(text) == found != measures(text, seed=1)
@@ -228,13 +252,15 @@ def test_songs_rhyme_more_than_their_shuffled_lines():
 @given(texts)
 def test_measures_of_anything(text):
     found = measures(text, shuffles=2)
-    assert 0 <= found['multisyllabic_share'] <= found['end_rhyme_share'] <= 1 and found['longest_run'] <= found['lines']
+    assert 0 <= found['multisyllabic_share'] <= found['end_rhyme_share'] <= 1
+    assert found['longest_run'] <= found['lines']
     for start, end, _ in rhyming_words(text):
         assert vowels(text[start:end].lower())
 
 
 def test_speed():
-    """Far above what it takes, so that a busy machine passes: measured are 0.2 s, 0.1 µs, 0.4 ms, 3 ms and 4 ms."""
+    """Far above what it takes, so that a busy machine passes: measured are 0.2 s, 0.1 µs, 0.4 ms, 3 ms and 4
+    ms."""
     lines = [line for song in songs() for line in song.split('\n') if line][:100]
     words = [word for song in songs() for word in song.split() if vowels(word.lower())][:500]
     assert timeit.timeit(lexicon.__wrapped__, number=1) < 1
@@ -260,7 +286,8 @@ def stanzas(file):
         if re.match('AUTHOR|TITLE|RHYME', line):
             if scheme and lines:
                 if scheme[-1] == '*':
-                    scheme = [(scheme[i % (len(scheme) - 1)], i // (len(scheme) - 1)) for i in range(len(lines))]
+                    n = len(scheme) - 1
+                    scheme = [(scheme[i % n], i // n) for i in range(len(lines))]
                 yield scheme, lines
             scheme, lines = line.split()[1:] if line.startswith('RHYME') else None, []
         else:
@@ -268,7 +295,8 @@ def stanzas(file):
 
 
 def precision_recall(file):
-    """Over all pairs of lines in a stanza: those that share a label in the annotation, and in `rhyme_scheme`."""
+    """Over all pairs of lines in a stanza: those that share a label in the annotation, and in
+    `rhyme_scheme`."""
     both = found = annotated = 0
     for scheme, lines in stanzas(file):
         labels = rhyme_scheme(lines)
@@ -284,18 +312,18 @@ def verse_table(folder):
     """{poet: (precision, recall, F1)}, printed; the last row is all pairs together."""
     counts = {Path(file).stem: precision_recall(file) for file in sorted(glob.glob(f'{folder}/*.txt'))}
     counts['together'] = tuple(map(sum, zip(*counts.values(), strict=True)))
-    rows = {poet: (both / found, both / known, 2 * both / (found + known)) for poet, (both, found, known) in counts.items()}
+    rows = {poet: (both / found, both / known, 2 * both / (found + known))
+            for poet, (both, found, known) in counts.items()}
     print(f"{'':16}precision  recall      F1")
     for poet, row in rows.items():
         print(f"{poet:16}{row[0]:9.4f}{row[1]:8.4f}{row[2]:8.4f}")
     return rows
 
 
-def test_annotated_verse():
-    if not os.environ.get('VERSE'):
-        pytest.skip("VERSE=FOLDER names no folder of annotated verse")
-    rows = verse_table(os.environ['VERSE'])
-    assert rows.pop('together')[2] >= 0.95 and min(row[2] for row in rows.values()) >= 0.92
+if os.environ.get('VERSE'):
+    def test_annotated_verse():
+        rows = verse_table(os.environ['VERSE'])
+        assert rows.pop('together')[2] >= 0.95 and min(row[2] for row in rows.values()) >= 0.92
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
-"""Sampling: the sampler by hand and by statistics, generation against transformers' own, sample.py as a user runs it."""
+"""Sampling: the sampler by hand and by statistics, generation against transformers' own, sample.py as a user
+runs it."""
 
 import json
 import os
@@ -24,14 +25,16 @@ TINY = partial(GPTConfig, n_layer=2, n_head=2, n_embd=16, block_size=24, vocab_s
 
 
 def test_greedy_equals_transformers(tmp_path):
-    config = GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=64, n_positions=24, bos_token_id=0, eos_token_id=63,
-                        tie_word_embeddings=False)
+    config = GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=64, n_positions=24, bos_token_id=0,
+                        eos_token_id=63, tie_word_embeddings=False)
     theirs = randomise_matrices(GPT2LMHeadModel(config))
     theirs.save_pretrained(tmp_path)
     ours = GPT.from_pretrained(str(tmp_path)).eval()
     prompt = [5, 9, 2]
-    wanted = theirs.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=None)[0, 3:].tolist()
-    assert generate_ids(ours, prompt, n=2, max_new_tokens=20, temperature=0) == [wanted, wanted] and len(set(wanted)) > 3
+    ids = theirs.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=None)
+    wanted = ids[0, 3:].tolist()
+    assert generate_ids(ours, prompt, n=2, max_new_tokens=20, temperature=0) == [wanted, wanted]
+    assert len(set(wanted)) > 3
 
 
 def test_a_sample_depends_on_its_seed_alone():
@@ -59,8 +62,8 @@ def test_no_id_beyond_the_tokenizer():
 @pytest.mark.parametrize('sampler, kept', [
     (dict(), [0, 1, 2, 3, 4]), (dict(top_k=2), [1, 3]), (dict(top_p=0.5), [1]), (dict(top_p=0.51), [1, 3]),
     (dict(top_k=9), [0, 1, 2, 3, 4]),
-    (dict(top_k=4, top_p=0.9), [0, 1, 3]), (dict(temperature=2.0), [0, 1, 2, 3, 4]), (dict(temperature=0), [1]),
-    (dict(top_k=1), [1]),
+    (dict(top_k=4, top_p=0.9), [0, 1, 3]), (dict(temperature=2.0), [0, 1, 2, 3, 4]),
+    (dict(temperature=0), [1]), (dict(top_k=1), [1]),
 ])
 def test_sampler_statistics(sampler, kept):
     """20,000 draws have the probabilities that a hand calculation gives them."""
@@ -81,7 +84,8 @@ def test_sampler_at_its_ends():
         assert sample_next(logits, torch.tensor([u]), top_p=0.999).item() in (1, 3)
     logits = torch.randn(4, 1000, generator=torch.manual_seed(0))
     for top_k in (None, 200):  # the smallest temperature is greedy, and no overflow
-        assert sample_next(logits, torch.full((4,), 0.5), temperature=1e-38, top_k=top_k).tolist() == logits.argmax(-1).tolist()
+        assert sample_next(logits, torch.full((4,), 0.5), temperature=1e-38,
+                           top_k=top_k).tolist() == logits.argmax(-1).tolist()
 
 
 def texts(result):
@@ -91,7 +95,8 @@ def texts(result):
 def test_sample_script(trained, tmp_path):
     out, _ = trained
     (tmp_path / 'prompt.txt').write_text('[Verse 1]\nYo, ')
-    flags = [f'--out_dir={out}', '--num_samples=3', '--max_new_tokens=30', '--device=cpu', f'--output={tmp_path / "o.jsonl"}']
+    flags = [f'--out_dir={out}', '--num_samples=3', '--max_new_tokens=30', '--device=cpu',
+             f'--output={tmp_path / "o.jsonl"}']
     result = run('sample.py', *flags, '--start=FILE:prompt.txt', cwd=tmp_path)
     found = texts(result)
     assert len(found) == 3 and all(text.startswith('[Verse 1]\nYo, ') and len(text) > 20 for text in found)
@@ -106,14 +111,16 @@ def test_sample_script(trained, tmp_path):
     tail, added = 'yo ' * 22, []  # 66 characters
     for head in ('la ' * 50, 'do ' * 40):
         long = run('sample.py', *flags, f'--start={head}{tail}')
-        assert 'the model sees the last 64' in long.stderr and all(text.startswith(head + tail) for text in texts(long))
+        assert 'the model sees the last 64' in long.stderr
+        assert all(text.startswith(head + tail) for text in texts(long))
         added.append([text.removeprefix(head + tail) for text in texts(long)])
     assert added[0] == added[1]  # what lies before makes no difference
 
 
 @pytest.fixture
 def bytewise(trained, tmp_path):
-    """A model that says at random the tokens of a few characters beyond ASCII, most of which are parts of a character."""
+    """A model that says at random the tokens of a few characters beyond ASCII, most of which are parts of a
+    character."""
     tokenizer = load_tokenizer('gpt2')
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=64, vocab_size=tokenizer.vocab_size))
     with torch.no_grad():
@@ -130,7 +137,8 @@ def bytewise(trained, tmp_path):
 @pytest.mark.parametrize('kind', ['characters', 'bytes'])
 def test_one_sample_streams_to_a_terminal(trained, bytewise, kind):
     out = trained[0] if kind == 'characters' else bytewise
-    flags = ['sample.py', f'--out_dir={out}', '--num_samples=1', '--max_new_tokens=30', '--start=[Hook]', '--device=cpu']
+    flags = ['sample.py', f'--out_dir={out}', '--num_samples=1', '--max_new_tokens=30', '--start=[Hook]',
+             '--device=cpu']
     wanted = run(*flags).stdout
     master, slave = pty.openpty()
     process = subprocess.Popen([sys.executable, *flags], cwd=ROOT, stdout=slave, stderr=subprocess.DEVNULL)
@@ -156,11 +164,14 @@ def test_stop_prompts_and_log_probabilities(trained, tmp_path):
     assert [text[:6] for text in free] == ['[Hook]'] * 3 + ['[Verse'] * 3
     samples = [json.loads(line) for line in (tmp_path / 'o.jsonl').read_text().splitlines()]
     assert [(s['text'], s['sample']) for s in samples] == list(zip(free, [0, 1, 2] * 2, strict=True))
-    assert all(len(s['logprobs']) == len(s['ids']) and max(s['logprobs']) <= 0 and s['min_p'] == 0 for s in samples)
+    for one in samples:
+        assert len(one['logprobs']) == len(one['ids'])
+        assert max(one['logprobs']) <= 0 and one['min_p'] == 0
     assert texts(run('sample.py', *flags, '--start=[Verse 1]\n')) == free[3:]  # whatever else is in the batch
     assert texts(run('sample.py', *flags, '--start=[Verse 1]\n', '--num_samples=1')) == free[3:4]
     stops = [free[0][20], free[1][25:27]]
-    stopped = texts(run('sample.py', *flags, f'--start=FILE:{tmp_path}/p.txt', f'--stop={stops[0]}|{stops[1]}'))
+    stopped = texts(run('sample.py', *flags, f'--start=FILE:{tmp_path}/p.txt',
+                        f'--stop={stops[0]}|{stops[1]}'))
     for text, ended in zip(free, stopped, strict=True):
         start = len('[Hook]\nYo, \n' if text[1] == 'H' else '[Verse 1]\n')
         ends = [at for stop in stops if (at := text.find(stop, start)) >= 0]
@@ -168,9 +179,12 @@ def test_stop_prompts_and_log_probabilities(trained, tmp_path):
 
 
 def test_header_lines(songs, tmp_path):
-    run('data/lyrics/prepare.py', '--input', songs, '--tokenizer=char', '--out_dir', tmp_path, '--header=artist,title')
-    run('train.py', *TINY_RUN, f'--dataset={tmp_path}', f'--out_dir={tmp_path}/out', '--max_iters=1', '--eval_iters=1')
-    flags = [f'--out_dir={tmp_path}/out', '--num_samples=1', '--max_new_tokens=3', '--start=[Hook]', '--device=cpu']
+    run('data/lyrics/prepare.py', '--input', songs, '--tokenizer=char', '--out_dir', tmp_path,
+        '--header=artist,title')
+    run('train.py', *TINY_RUN, f'--dataset={tmp_path}', f'--out_dir={tmp_path}/out', '--max_iters=1',
+        '--eval_iters=1')
+    flags = [f'--out_dir={tmp_path}/out', '--num_samples=1', '--max_new_tokens=3', '--start=[Hook]',
+             '--device=cpu']
     both = texts(run('sample.py', *flags, '--title=Rain', '--artist=Fern'))[0]
     assert both.startswith('[Artist: Fern]\n[Title: Rain]\n[Hook]')
     assert texts(run('sample.py', *flags, '--title=Rain'))[0].startswith('[Title: Rain]\n[Hook]')
@@ -179,17 +193,20 @@ def test_header_lines(songs, tmp_path):
 def test_interactive(trained):
     out, _ = trained
     command = [sys.executable, 'sample.py', f'--out_dir={out}', '--interactive', '--bars=2', '--device=cpu']
-    result = subprocess.run(command, cwd=ROOT, input='Kettle on the stove\nand the rent\n', capture_output=True, text=True)
+    result = subprocess.run(command, cwd=ROOT, input='Kettle on the stove\nand the rent\n',
+                            capture_output=True, text=True)
     assert result.returncode == 0 and 'Traceback' not in result.stderr
     answers = result.stdout.split('> ')
-    assert len(answers) == 4 and all(len([line for line in answer.split('\n') if line.strip()]) == 2 for answer in answers[1:3])
+    assert len(answers) == 4
+    for answer in answers[1:3]:
+        assert len([line for line in answer.split('\n') if line.strip()]) == 2
 
 
 def test_rhyme_script(trained, tmp_path):
     """Characters can't be steered, but lines are chosen, shown and written all the same."""
     out, _ = trained
-    flags = ['--num_samples=2', '--max_new_tokens=150', '--rhyme=AABB', '--syllables=6', '--device=cpu', '--start=[Hook]\n',
-             '--show_rhymes', '--quantize=int8', f'--output={tmp_path}/o.html']
+    flags = ['--num_samples=2', '--max_new_tokens=150', '--rhyme=AABB', '--syllables=6', '--device=cpu',
+             '--start=[Hook]\n', '--show_rhymes', '--quantize=int8', f'--output={tmp_path}/o.html']
     assert 'block_size' in run('sample.py', f'--out_dir={out}', *flags, ok=False).message
     alibi = tmp_path / 'alibi'  # whose context is as long as one says
     torch.manual_seed(0)
@@ -209,11 +226,12 @@ def test_mistakes_get_one_line(trained, tmp_path):
         flags = [f'--out_dir={out}', '--num_samples=1', '--max_new_tokens=3', '--device=cpu']
         return run('sample.py', *flags, *args, ok=False).message
 
-    assert 'train one first' in message(f'--out_dir={tmp_path}') and 'train one first' in message('--out_dir=nowhere')
+    assert 'train one first' in message(f'--out_dir={tmp_path}')
+    assert 'train one first' in message('--out_dir=nowhere')
     assert "can't read the prompt file" in message('--start=FILE:nowhere.txt')
     assert "character 'ß'" in message('--start=ß')
-    for flag in ('--num_samples=0', '--max_new_tokens=0', '--temperature=-1.0', '--top_k=0', '--top_p=0.0', '--min_p=2.0',
-                 '--repetition_penalty=0.0', '--syllables=10'):
+    for flag in ('--num_samples=0', '--max_new_tokens=0', '--temperature=-1.0', '--top_k=0', '--top_p=0.0',
+                 '--min_p=2.0', '--repetition_penalty=0.0', '--syllables=10'):
         assert 'must' in message(flag)
     assert 'must' in message('--interactive', f'--output={tmp_path}/o.txt')
     assert 'one letter per line' in message('--rhyme=A-B') and 'choose int8' in message('--quantize=int3')
