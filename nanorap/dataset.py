@@ -206,7 +206,7 @@ class MicroBatch(NamedTuple):
 
 
 class Batches:
-    """The batches of one split. Row k of a run is a pure function of (seed, k), whatever the batch size.
+    """The batches of one split. Row k of a run is a pure function of (seed, k), for any batch size and ranks.
 
     A split is cut into windows (start, end) of at most block_size targets. The token before a window is its
     first input; an end-of-text stands before the first window. Each epoch takes every window once, in a new

@@ -75,9 +75,9 @@ def test_bfloat16_over_a_cache(pos):
     assert cache.k.dtype == torch.float32
     cache.pos = [0, 0]
     for done, T in ((7, 7), (8, 1), (9, 1), (32, 23)):
-        found = packed(idx[:, done - T : done], cache=cache)
-        assert found.dtype == torch.bfloat16
-        assert (found.float() - wanted[:, done - 1]).norm() < 0.05 * wanted[:, done - 1].norm()
+        logits = packed(idx[:, done - T : done], cache=cache)
+        assert logits.dtype == torch.bfloat16
+        assert (logits.float() - wanted[:, done - 1]).norm() < 0.05 * wanted[:, done - 1].norm()
 
 
 @torch.inference_mode()
