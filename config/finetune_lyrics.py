@@ -13,7 +13,7 @@ wandb_run_name = 'gpt2'
 
 dataset = 'lyrics'
 batches = 'documents'  # rows begin where songs begin; none has two songs
-# 4 batch_size * 8 micro-batches = 32 songs, or parts of songs beyond block_size, a step
+# 4 batch_size * 8 micro-batches = 32 songs, or parts of songs beyond block_size, per step
 batch_size = 4
 gradient_accumulation_steps = 8
 block_size = 1024

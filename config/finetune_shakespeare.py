@@ -13,7 +13,7 @@ init_from = 'gpt2-xl'  # the largest one; --init_from=gpt2 fits a small machine
 
 always_save_checkpoint = False  # only where the validation loss improves
 
-# 1 batch_size * 32 micro-batches * 1024 tokens = 32,768 tokens a step
+# 1 batch_size * 32 micro-batches * 1024 tokens = 32,768 tokens per step
 # shakespeare has 301,967 training tokens, so an epoch is about 9.2 steps
 batch_size = 1
 gradient_accumulation_steps = 32

@@ -195,3 +195,13 @@ def trained(char_data, tmp_path_factory):
     result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={out}', '--batches=documents',
                  '--max_iters=40', '--lr_decay_iters=40', '--eval_interval=20')
     return out, result
+
+
+@pytest.fixture(scope='session')
+def port(trained, songs, char_data, tmp_path_factory):
+    """The port of serve.py, with two tiny models and the songs (see server.py)."""
+    pytest.importorskip('fastapi', reason="serve.py needs pip install -r requirements-web.txt")
+    from server import serving_two_models
+
+    with serving_two_models(trained, songs, char_data, tmp_path_factory.mktemp('models')) as port:
+        yield port

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from server import LONG, QUEUE, VERSE, call, error_detail, generate, model_in_use, serving_two_models, stream
+from server import LONG, QUEUE, VERSE, call, error_detail, generate, model_in_use, stream
 
 from nanorap.common import UserError
 from nanorap.serve.jobs import Cancelled, Job, QueueIsFull, Worker
@@ -144,13 +144,6 @@ def test_an_error_of_begin_is_raised_by_the_constructor():
 
 
 # ---- the queue of a server
-
-@pytest.fixture(scope='module')
-def port(trained, songs, char_data, tmp_path_factory):
-    pytest.importorskip('fastapi', reason="serve.py needs pip install -r requirements-web.txt")
-    with serving_two_models(trained, songs, char_data, tmp_path_factory.mktemp('models')) as port:
-        yield port
-
 
 def test_32_clients_get_the_same_texts_as_one_alone(port):
     def fields(i):

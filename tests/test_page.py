@@ -5,7 +5,7 @@ import shutil
 import time
 
 import pytest
-from server import VERSE, generate, model_in_use, serving_two_models
+from server import VERSE, generate, model_in_use
 
 pytest.importorskip('fastapi', reason="serve.py needs pip install -r requirements-web.txt")
 webdriver = pytest.importorskip('selenium.webdriver', reason="the page is tested with pip install selenium")
@@ -14,12 +14,6 @@ KEYS = webdriver.Keys
 FLAGS = ['headless', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
          'disable-background-networking', 'disable-component-update', 'disable-sync',
          'disable-dev-shm-usage', 'window-size=1200,900']
-
-
-@pytest.fixture(scope='module')
-def port(trained, songs, char_data, tmp_path_factory):
-    with serving_two_models(trained, songs, char_data, tmp_path_factory.mktemp('models')) as port:
-        yield port
 
 
 @pytest.fixture(scope='module')

@@ -4,15 +4,9 @@ import json
 
 import pytest
 from conftest import run
-from server import LONG, VERSE, call, error_detail, generate, serving_two_models, stream
+from server import LONG, VERSE, call, error_detail, generate, stream
 
 pytest.importorskip('fastapi', reason="serve.py needs pip install -r requirements-web.txt")
-
-
-@pytest.fixture(scope='module')
-def port(trained, songs, char_data, tmp_path_factory):
-    with serving_two_models(trained, songs, char_data, tmp_path_factory.mktemp('models')) as port:
-        yield port
 
 
 @pytest.mark.parametrize('fields', [

@@ -5,15 +5,9 @@ import re
 
 import pytest
 from conftest import run
-from server import call, connect, serving, serving_two_models
+from server import call, connect, serving
 
 pytest.importorskip('fastapi', reason="serve.py needs pip install -r requirements-web.txt")
-
-
-@pytest.fixture(scope='module')
-def port(trained, songs, char_data, tmp_path_factory):
-    with serving_two_models(trained, songs, char_data, tmp_path_factory.mktemp('models')) as port:
-        yield port
 
 
 def test_csrf_and_dns_rebinding_are_refused(port):

@@ -2,15 +2,9 @@
 
 import pytest
 from conftest import run
-from server import call, generate, serving_two_models, stream
+from server import call, generate, stream
 
 pytest.importorskip('fastapi', reason="serve.py needs pip install -r requirements-web.txt")
-
-
-@pytest.fixture(scope='module')
-def port(trained, songs, char_data, tmp_path_factory):
-    with serving_two_models(trained, songs, char_data, tmp_path_factory.mktemp('models')) as port:
-        yield port
 
 
 def test_generate_gives_the_texts_of_sample_py(port):

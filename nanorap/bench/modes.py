@@ -89,7 +89,7 @@ def measure_training(o, rt, figures, build, make_model):
     model = rt.wrap(compile_or_eager(raw_model, o.compile, rt, *first_batch))
     if rt.is_main:
         print(f"{size.total / 1e6:.2f}M parameters on {describe(rt)}, {figures.about['dtype']}\n"
-              f"a step: {o.batch_size} rows x {T} tokens x {o.micro_batches} micro-batch(es) x "
+              f"per step: {o.batch_size} rows x {T} tokens x {o.micro_batches} micro-batch(es) x "
               f"{rt.world_size} process(es); {o.repeats} of them, median (lowest to highest)", flush=True)
 
     # 3) the steps
