@@ -5,56 +5,58 @@ import json
 import pytest
 from conftest import TINY, rows, run, torchrun
 
-from nanorap.rap.sections import structure
 
-
-def test_structure_by_hand():
-    song = "[Verse 1]\nOne line\nTwo lines\n\n[Hook: all]\none line\nThree\n"
-    assert structure(song) == dict(valid=1, sections=2, lines_per_section=2, repeated_lines=1 / 4, empty=0,
-                                   cut=0)
-    assert structure("[Verse 1]\n[Blah]\nx", cut=True) == dict(
-        valid=0, sections=2, lines_per_section=0.5, repeated_lines=0, empty=0, cut=1)
-    assert structure("no header")['valid'] == 0 and structure(" \n[Hook]\n")['empty'] == 1
-
-
-def test_eval_script(trained, char_data, tmp_path):
+@pytest.fixture(scope='module')
+def evaluated(trained, char_data, tmp_path_factory):
+    """The folder of an evaluation's numbers and report, the numbers, and what eval.py printed."""
     out, _ = trained
-    numbers, report = tmp_path / 'tiny.json', tmp_path / 'report'
+    folder = tmp_path_factory.mktemp('evaluated')
     result = run('eval.py', f'--out_dir={out}', f'--dataset={char_data}', '--num_samples=7',
-                 '--max_new_tokens=40',
-                 '--max_songs=3', f'--json={numbers}', f'--report={report}', '--show_copies', '--device=cpu')
-    found = json.loads(numbers.read_text())
+                 '--max_new_tokens=40', '--max_songs=3', f'--json={folder}/tiny.json',
+                 f'--report={folder}/report', '--show_copies', '--device=cpu')
+    return folder, json.loads((folder / 'tiny.json').read_text()), result.stdout
+
+
+def test_numbers_of_eval(trained, evaluated):
+    _, numbers, printed = evaluated
     # train.py's own evaluation goes over windows without overlap, so that here more is known of what came
     # before
-    val_loss = json.loads((out / 'best' / 'config.json').read_text())['val_loss']
-    assert abs(found['lyrics']['loss'] - val_loss) < 0.1
-    assert set(found['rhyme']) == {'samples', 'training songs', 'held-out songs'} and len(found['texts']) == 7
-    assert set(found['novelty']) == {'samples',
-                                     'held-out songs'} and len(found['rhyme']['samples']['density']) == 3
-    assert all(one['text'] == '[Verse 1]\n' + one['new'] for one in found['texts'])
-    html = (report / 'report.html').read_text()
+    val_loss = json.loads((trained[0] / 'best' / 'config.json').read_text())['val_loss']
+    assert abs(numbers['lyrics']['loss'] - val_loss) < 0.1
+    assert set(numbers['rhyme']) == {'samples', 'training songs', 'held-out songs'}
+    assert set(numbers['novelty']) == {'samples', 'held-out songs'}
+    assert len(numbers['rhyme']['samples']['density']) == 3
+    assert len(numbers['texts']) == 7
+    assert all(sample['text'] == '[Verse 1]\n' + sample['new'] for sample in numbers['texts'])
+    assert 'density_excess' in printed
+
+
+def test_report_of_eval(evaluated):
+    html = (evaluated[0] / 'report' / 'report.html').read_text()
     for words in ('the best, by end rhymes', 'the worst', 'data:image/png', '<h2>training</h2>',
                   'held-out songs'):
         assert words in html
     assert html.count('<img') == 3 and '<pre>' in html
-    # the same seed, the same samples; two processes, the same loss
-    twice = torchrun(2, 'eval.py', f'--out_dir={out}', f'--dataset={char_data}', '--tasks=lyrics',
-                     '--device=cpu', '--batch_size=3', f'--json={tmp_path / "two.json"}')
+
+
+def test_two_processes_have_the_same_loss_and_runs_are_compared(trained, char_data, evaluated, tmp_path):
+    folder, numbers, _ = evaluated
+    twice = torchrun(2, 'eval.py', f'--out_dir={trained[0]}', f'--dataset={char_data}', '--tasks=lyrics',
+                     '--device=cpu', '--batch_size=3', f'--json={tmp_path}/two.json')
     two = json.loads((tmp_path / 'two.json').read_text())
-    assert two['lyrics']['loss'] == pytest.approx(found['lyrics']['loss'], abs=1e-6)
+    assert two['lyrics']['loss'] == pytest.approx(numbers['lyrics']['loss'], abs=1e-6)
     assert twice.stdout.count('| loss') == 1
-    table = run('eval.py', f'--compare={numbers},{tmp_path / "two.json"}').stdout
+    table = run('eval.py', f'--compare={folder}/tiny.json,{tmp_path}/two.json').stdout
     for words in ('| tiny ', '| two ', '| training songs', 'rhyme: density'):
         assert words in table
-    assert 'density_excess' in result.stdout
 
 
 def test_train_logs_measures(char_data, tmp_path):
-    said = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=1',
-               '--eval_interval=1',
-               '--eval_samples=2', '--sample_interval=1', '--batches=documents', '--dropout=0.1').stdout
-    between = said.split('copied_4')[1].split('step 1')[0]  # the measures' last, then the sample
-    assert sum(character.isalpha() for character in between) > 20, said
+    printed = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=1',
+                  '--eval_interval=1', '--eval_samples=2', '--sample_interval=1', '--batches=documents',
+                  '--dropout=0.1').stdout
+    between = printed.split('copied_4')[1].split('step 1')[0]  # the measures' last, then the sample
+    assert sum(character.isalpha() for character in between) > 20, printed
     logged = [row for row in rows(tmp_path) if 'val_loss' in row]
     assert len(logged) == 2
     for row in logged:
@@ -62,18 +64,17 @@ def test_train_logs_measures(char_data, tmp_path):
         assert 'density_excess' in row
 
 
-def test_a_text(tmp_path):
-    (tmp_path / 'verse.txt').write_text("[Hook]\nI got a table\nwe are able\n---------------\n[Blah]\ncold "
-                                        "stone\nmy phone\n")
-    numbers = tmp_path / 'n.json'
-    run('eval.py', f'--text={tmp_path / "verse.txt"}', '--tasks=rhyme,structure', f'--json={numbers}',
+def test_a_text_is_evaluated_without_a_model(tmp_path):
+    texts = ["[Hook]\nI got a table\nwe are able\n", "[Blah]\ncold stone\nmy phone\n"]
+    (tmp_path / 'verse.txt').write_text('---------------\n'.join(texts))
+    run('eval.py', f'--text={tmp_path}/verse.txt', '--tasks=rhyme,structure', f'--json={tmp_path}/n.json',
         cwd=tmp_path)
-    found = json.loads(numbers.read_text())
-    assert found['rhyme']['text']['end_rhyme_share'][0] == 1 / 2
-    assert found['structure']['text']['valid'][0] == 1 / 2
+    numbers = json.loads((tmp_path / 'n.json').read_text())
+    assert numbers['rhyme']['text']['end_rhyme_share'][0] == 1 / 2
+    assert numbers['structure']['text']['valid'][0] == 1 / 2
 
 
-def test_copies_are_shown(songs, char_data, tmp_path):
+def test_copied_lines_are_shown(songs, char_data, tmp_path):
     lines = json.loads(songs.read_text())[0]['text'].split('\n')
     text = tmp_path / 'copy.jsonl'
     text.write_text(json.dumps(dict(text='\n'.join(lines[:8]))) + '\n')
@@ -82,9 +83,10 @@ def test_copies_are_shown(songs, char_data, tmp_path):
     assert 'training song' in out and lines[1] in out and '| copied_12 | 1 ' in out
 
 
-def test_mistakes_get_one_line(tmp_path):
+def test_wrong_options_get_one_line(tmp_path):
     def message(*args):
         return run('eval.py', '--device=cpu', *args, ok=False).message
 
-    assert 'tasks are' in message('--tasks=rap') and 'goes with' in message('--text=no.txt', '--tasks=lyrics')
+    assert 'tasks are' in message('--tasks=rap')
+    assert 'goes with' in message('--text=no.txt', '--tasks=lyrics')
     assert "can't read" in message('--text=no.txt')

@@ -43,6 +43,16 @@ def test_other_brackets_are_not_valid():
         assert not CANONICAL_HEADER.fullmatch(line)
 
 
+def test_structure_by_hand():
+    song = "[Verse 1]\nOne line\nTwo lines\n\n[Hook: all]\none line\nThree\n"
+    assert structure(song) == dict(
+        valid=1, sections=2, lines_per_section=2, repeated_lines=1 / 4, empty=0, cut=0)
+    assert structure("[Verse 1]\n[Blah]\nx", cut=True) == dict(
+        valid=0, sections=2, lines_per_section=0.5, repeated_lines=0, empty=0, cut=1)
+    assert structure("no header")['valid'] == 0
+    assert structure(" \n[Hook]\n")['empty'] == 1
+
+
 def shuffled_words(verse, seed):
     """The words of a verse in another order, eight per line."""
     words = verse.split()
