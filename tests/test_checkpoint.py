@@ -30,10 +30,11 @@ def a_run(out_dir, steps=(10,)):
     return model, optimizer
 
 
-def test_round_trip(tmp_path):
+def test_a_loaded_run_continues_as_the_saved_one(tmp_path):
     model, optimizer = a_run(tmp_path)
     weights, tensors, config, state = ckpt.load_step(tmp_path)
-    assert state['step'] == 10 and config['model'] == model.config_dict()
+    assert state['step'] == 10
+    assert config['model'] == model.config_dict()
     again = GPT.from_state_dict(config['model'], weights)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
     other = make_optimizer('adamw', again, 1e-2, (0.9, 0.95), 0.1)
@@ -41,11 +42,12 @@ def test_round_trip(tmp_path):
     for m in (model, again):  # the same next update, to the bit
         m.zero_grad()
         m(torch.ones(1, 8, dtype=torch.long), torch.ones(1, 8, dtype=torch.long)).backward()
-    optimizer.step(), other.step()
+    optimizer.step()
+    other.step()
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
 
 
-def test_the_last_two_are_kept(tmp_path):
+def test_the_last_two_step_folders_are_kept(tmp_path):
     a_run(tmp_path, steps=(10, 20, 30))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['step-00000020', 'step-00000030']
     assert ckpt.load_step(tmp_path)[3]['step'] == 30
@@ -57,7 +59,7 @@ def test_the_last_two_are_kept(tmp_path):
     'model.safetensors', 'optimizer.safetensors', 'config.json', 'state.json', 'SHA256SUMS',
 ])
 @pytest.mark.parametrize('damage', ['flip', 'truncate', 'empty', 'remove'])
-def test_a_damaged_folder_is_passed_over(tmp_path, file, damage, capsys):
+def test_a_damaged_folder_is_skipped(tmp_path, file, damage, capsys):
     a_run(tmp_path, steps=(10, 20))
     path = tmp_path / 'step-00000020' / file
     content = bytearray(path.read_bytes())
@@ -67,7 +69,8 @@ def test_a_damaged_folder_is_passed_over(tmp_path, file, damage, capsys):
     else:
         path.write_bytes(dict(flip=content, truncate=content[:-40], empty=b'')[damage])
     assert ckpt.load_step(tmp_path)[3]['step'] == 10
-    assert 'skipping' in (said := capsys.readouterr().err) and 'step-00000020' in said
+    warning = capsys.readouterr().err
+    assert 'skipping' in warning and 'step-00000020' in warning
     shutil.rmtree(tmp_path / 'step-00000010')
     with pytest.raises(UserError, match='no checkpoint to resume'):
         ckpt.load_step(tmp_path)
@@ -100,21 +103,22 @@ def test_best_is_replaced_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['best']
 
 
-def test_between_the_two_renames(tmp_path):
-    """Killed while best/ is replaced: readers find the old one, and the next save puts all in order."""
+def test_killed_between_the_two_renames_of_best(tmp_path):
+    """Readers find the old best/, and the next save removes it."""
     for step in (1, 2, 3):
         about = dict(config=dict(step=step, val_loss=1 / step, run='a'))
         if step == 3:
             (tmp_path / 'best').rename(tmp_path / '.best.old')
-            assert ckpt.best(tmp_path, 'a') == (1 / 2, 2) and model_folder(tmp_path) == tmp_path / '.best.old'
+            assert ckpt.best(tmp_path, 'a') == (1 / 2, 2)
+            assert model_folder(tmp_path) == tmp_path / '.best.old'
         ckpt.write_folder(tmp_path / 'best', {}, about, TOKENIZER)
-    assert ckpt.best(tmp_path, 'a') == (1 / 3, 3) and ckpt.best(tmp_path, 'b') == (None, None)
+    assert ckpt.best(tmp_path, 'a') == (1 / 3, 3)
+    assert ckpt.best(tmp_path, 'b') == (None, None)
     assert [path.name for path in tmp_path.iterdir()] == ['best']
 
 
-def test_between_the_two_renames_of_a_step(tmp_path):
-    """A step is saved a second time, by a run that a signal had stopped there, and killed: it counts, until
-    it is replaced."""
+def test_killed_between_the_two_renames_of_a_step(tmp_path):
+    """A run that a signal stopped saves its last step a second time, and is killed: the first one counts."""
     a_run(tmp_path, steps=(10, 20))
     (tmp_path / 'step-00000020').rename(tmp_path / '.step-00000020.old')
     assert ckpt.load_step(tmp_path)[3]['step'] == 20
@@ -130,10 +134,11 @@ def test_a_users_copy_is_left_alone(tmp_path):
     assert names == ['step-00000010-keep', 'step-00000020', 'step-00000030']
 
 
-def test_whose_run_it_was(tmp_path):
+def test_was_run_knows_the_run_by_its_id(tmp_path):
     assert not ckpt.was_run(tmp_path, 'a')
     ckpt.save_step(tmp_path, 1, {}, dict(state=dict(run_id='a')), TOKENIZER)
-    assert ckpt.was_run(tmp_path, 'a') and not ckpt.was_run(tmp_path, 'b')
+    assert ckpt.was_run(tmp_path, 'a')
+    assert not ckpt.was_run(tmp_path, 'b')
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -1,4 +1,4 @@
-"""Novelty: against a search by hand that tries every pair of places, and sums done on paper."""
+"""Copied runs of words against a search that tries every pair of places, and cosines computed by hand."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ SONGS = ["[Verse 1]\nThe rent is due and the kettle is on,\nI count my steps unt
          "[Hook]\nRing the bell, ring the bell, ring the bell twice", "Nothing here is alike"]
 
 
-def test_words():
+def test_plain_words():
     assert plain_words("[Verse 1]\nI’m runnin', it's 24_7! [yo]\n  [Hook: all] \nÉté") == (
         ["i'm", 'runnin', "it's", '24', '7', 'yo', 'été'])
     assert plain_words('') == []
@@ -33,18 +33,23 @@ def test_a_copy_by_hand():
     (copy,) = copies(songs, text)
     assert copy == (8, 'My rent is due, and the', 0, 'The rent is due and the kettle is on,')
     assert copies(songs, text, least=9) == []
-    # it doesn't run over from one song into the next
+
+
+def test_short_matches_by_hand():
+    songs = Songs(SONGS)
+    # a run doesn't go over from one song into the next
     assert novelty(songs, "until the dark is gone ring the bell ring")['longest'] == 5
-    # less than four words in common; a word that no song has; nothing
+    # fewer than four words in common
     assert novelty(songs, "the rent is late")['longest'] == 3
-    assert novelty(songs, "rent a bell")['longest'] == 1
     assert novelty(songs, "the rent is late")['copied_4'] == 0
+    assert novelty(songs, "rent a bell")['longest'] == 1
+    # a word that no song has; no text, no songs
     assert novelty(songs, "zig zag zig zag zig zag")['longest'] == 0
     empty = dict(longest=0, copied_4=0, copied_8=0, copied_12=0, nearest=0, nearest_song=None)
     assert novelty(songs, '') == empty and novelty(Songs([]), 'a b c d e') == empty
 
 
-def test_nearest_by_hand():
+def test_nearest_song_by_hand():
     songs = Songs(["cat cat hat", "hat bat"])
     # two songs: idf of cat and bat is ln(3/2) + 1, of hat 1, of a word that no song has ln 3 + 1
     rare, new = log(1.5) + 1, log(3) + 1
