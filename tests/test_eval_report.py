@@ -7,13 +7,16 @@ from nanorap.common import UserError
 from nanorap.rap.eval_report import interval, markdown, number, read_results, summary
 
 
-def test_bootstrap():
+def test_bootstrap_intervals():
     values = np.random.default_rng(0).normal(5, 2, 400)
     mean, low, high = interval(values)
     # a normal interval is ±1.96 standard errors, here of 0.1
     error = values.std() / 20
-    assert mean == pytest.approx(values.mean()) and abs((high - low) / (2 * 1.96 * error) - 1) < 0.1
-    assert interval([3, 3, 3]) == [3, 3, 3] and summary([dict(a=2)]) == dict(a=[2.0]) and summary([]) == {}
+    assert mean == pytest.approx(values.mean())
+    assert abs((high - low) / (2 * 1.96 * error) - 1) < 0.1
+    assert interval([3, 3, 3]) == [3, 3, 3]
+    assert summary([dict(a=2)]) == dict(a=[2.0])
+    assert summary([]) == {}
 
 
 def test_tables():

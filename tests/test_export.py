@@ -1,5 +1,4 @@
-"""Exports, against transformers: its AutoModel and AutoTokenizer with no code of ours, its GGUF loader, and
-back again."""
+"""Exports as transformers loads them, without code of this project, and as this project loads them again."""
 
 import pytest
 import torch
@@ -25,7 +24,7 @@ FAMILIES = {
 
 
 def checkpoint(out, tokenizer, **fields):
-    """A run's best/ with large random weights, for which every mistake shows."""
+    """Write a run's best/ with large random weights, which show every mistake; return the model."""
     fields = dict(n_layer=2, n_head=4, n_embd=32, block_size=64, vocab_size=tokenizer.vocab_size + 3) | fields
     torch.manual_seed(0)
     model = GPT(GPTConfig(**fields)).eval()
@@ -43,19 +42,21 @@ def gpt2():
 
 @torch.no_grad()
 @pytest.mark.parametrize('family', FAMILIES)
-def test_transformers_loads_it(tmp_path, family):
+def test_transformers_computes_the_same_logits(tmp_path, family):
     ours = checkpoint(tmp_path, CharTokenizer("abc \n"), **FAMILIES[family])
     out = run('export.py', f'--out_dir={tmp_path}').stdout
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / 'hf').eval()
     back = GPT.from_pretrained(str(tmp_path / 'hf')).eval()
-    assert type(theirs).__module__.startswith('transformers.') and family.split()[0].strip(',') in out
+    assert type(theirs).__module__.startswith('transformers.')
+    assert family.split()[0].strip(',') in out
     idx = torch.randint(ours.config.vocab_size, (2, 64), generator=torch.manual_seed(0))
     logits = ours(idx)
-    assert logits.std() > 0.2 and (theirs(idx).logits - logits).abs().max() < 1e-4
+    assert logits.std() > 0.2
+    assert (theirs(idx).logits - logits).abs().max() < 1e-4
     assert (back(idx) - logits).abs().max() < 1e-5
 
 
-def test_tokenizers(tmp_path, gpt2):
+def test_transformers_encodes_the_same_ids(tmp_path, gpt2):
     chars = CharTokenizer("".join(TEXTS))
     for name, tokenizer in (('gpt2', gpt2), ('char', chars), ('smollm2', load_tokenizer('smollm2'))):
         checkpoint(tmp_path / name, tokenizer, n_embd=8, n_head=2)
@@ -66,7 +67,7 @@ def test_tokenizers(tmp_path, gpt2):
             ids = tokenizer.encode(text)
             assert theirs.encode(text) == ids == back.encode(text), (name, text)
             assert theirs.decode(ids) == text, (name, text)
-        # in our hands a song can't smuggle in an end of text
+        # this project reads the text of a special token as plain text
         ids = back.encode(TEXTS[2])
         assert ids == tokenizer.encode(TEXTS[2]) and tokenizer.eot not in ids
         assert theirs.eos_token_id == theirs.bos_token_id == tokenizer.eot == back.eot
@@ -74,7 +75,7 @@ def test_tokenizers(tmp_path, gpt2):
 
 @torch.no_grad()
 @pytest.mark.parametrize('family', ['llama, untied', 'gpt2'])
-def test_gguf(tmp_path, gpt2, family):
+def test_transformers_computes_the_same_logits_from_gguf(tmp_path, gpt2, family):
     # transformers takes 1,024 for the context of every GPT-2 in GGUF, whatever the file says
     n_kv_head = 2 if 'llama' in family else 4
     ours = checkpoint(tmp_path, gpt2, **FAMILIES[family] | dict(block_size=1024, n_kv_head=n_kv_head))
@@ -87,39 +88,57 @@ def test_gguf(tmp_path, gpt2, family):
     tokens, types = (fields[f'tokenizer.ggml.{key}'].contents() for key in ('tokens', 'token_type'))
     assert len(tokens) == 50260
     assert tokens[50256:] == ['<|endoftext|>', '[PAD50257]', '[PAD50258]', '[PAD50259]']
-    assert types[50255:] == [1, 3, 5, 5, 5] and fields['tokenizer.ggml.eos_token_id'].contents() == 50256
+    assert types[50255:] == [1, 3, 5, 5, 5]
+    assert fields['tokenizer.ggml.eos_token_id'].contents() == 50256
 
 
 @pytest.mark.parametrize('fields, words', [
-    (dict(pos='alibi', n_hidden=48), "pos='alibi'"), (dict(qk_norm=True), 'qk_norm=True'),
+    (dict(pos='alibi', n_hidden=48), "pos='alibi'"),
+    (dict(qk_norm=True), 'qk_norm=True'),
     (dict(n_kv_head=2), 'n_kv_head=2'),
-    (dict(smear=2), 'smear=2'), (dict(logit_softcap=15.0), 'logit_softcap=15.0'),
+    (dict(smear=2), 'smear=2'),
+    (dict(logit_softcap=15.0), 'logit_softcap=15.0'),
     (FAMILIES['llama'] | dict(bias=True), 'bias=True'),
     (FAMILIES['llama'] | dict(mlp='relu2'), "mlp='relu2'"),
 ])
-def test_what_a_format_lacks_is_named(tmp_path, fields, words):
+def test_options_that_no_format_can_express_are_refused(tmp_path, fields, words):
     model = checkpoint(tmp_path, CharTokenizer("abc"), **fields)
     with pytest.raises(UserError, match=words):
         family(model.config_dict())
-    if 'qk_norm' in fields:  # one through the script, for the time it takes
+    if 'qk_norm' in fields:  # a run of the script takes long, so only one case goes through it
         for format in ('hf', 'gguf'):
             assert words in run('export.py', f'--out_dir={tmp_path}', f'--format={format}', ok=False).message
             assert not (tmp_path / format).exists()
 
 
-def test_model_card_and_mistakes(char_data, tmp_path):
-    out = tmp_path / 'out'
+@pytest.fixture(scope='module')
+def short_run(char_data, tmp_path_factory):
+    """The out_dir of a run of two steps on characters."""
+    out = tmp_path_factory.mktemp('short') / 'out'
     run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={out}', '--max_iters=2', '--eval_interval=1',
         '--block_size=32')
+    return out
+
+
+def test_model_card(short_run, char_data, tmp_path):
     (tmp_path / 'numbers.json').write_text('{"name": "x", "lyrics": {"loss": 3.21}}')
-    run('export.py', f'--out_dir={out}', f'--measures={tmp_path / "numbers.json"}', '--license=cc0-1.0')
-    card = (out / 'hf' / 'README.md').read_text()
+    run('export.py', f'--out_dir={short_run}', f'--measures={tmp_path}/numbers.json', '--license=cc0-1.0')
+    card = (short_run / 'hf' / 'README.md').read_text()
     for words in ('license: cc0-1.0', 'Explicit content', 'trained from scratch', str(char_data),
                   'held-out songs', '3.210', 'nats per token', 'tokenizer char'):
         assert words in card, words
-    run('export.py', f'--out_dir={out}')  # once more, over the old one
-    assert "tokenizer='char'" in run('export.py', f'--out_dir={out}', '--format=gguf', ok=False).message
-    assert 'holds other files' in run('export.py', f'--out_dir={out}', f'--dest={out / "best"}',
-                                      ok=False).message
-    run('sample.py', f'--init_from={out / "hf"}', '--start=[Hook]', '--num_samples=1', '--max_new_tokens=3',
-        '--device=cpu')
+
+
+def test_an_export_replaces_an_older_one_and_is_sampled_from(short_run):
+    for _ in range(2):
+        run('export.py', f'--out_dir={short_run}')
+    run('sample.py', f'--init_from={short_run}/hf', '--start=[Hook]', '--num_samples=1',
+        '--max_new_tokens=3', '--device=cpu')
+
+
+def test_wrong_options_get_one_line(short_run):
+    def message(*args):
+        return run('export.py', f'--out_dir={short_run}', *args, ok=False).message
+
+    assert "tokenizer='char'" in message('--format=gguf')
+    assert 'holds other files' in message(f'--dest={short_run}/best')
