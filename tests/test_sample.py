@@ -1,5 +1,4 @@
-"""Sampling: the sampler by hand and by statistics, generation against transformers' own, sample.py as a user
-runs it."""
+"""The sampler by hand and by statistics, generation against transformers, sample.py as a user runs it."""
 
 import json
 import os
@@ -39,9 +38,10 @@ def test_greedy_equals_transformers(tmp_path):
 
 def test_a_sample_depends_on_its_seed_alone():
     model = randomise_matrices(GPT(TINY()))
-    ten, three = generate_ids(model, [1, 2], n=10, seed=7), generate_ids(model, [1, 2], n=3, seed=7)
-    assert ten[:3] == three and len({*map(tuple, ten)}) == 10
-    assert generate_ids(model, [1, 2], n=3, seed=8) != three
+    ten = generate_ids(model, [1, 2], n=10, seed=7)
+    assert len({*map(tuple, ten)}) == 10
+    assert generate_ids(model, [1, 2], n=3, seed=7) == ten[:3]
+    assert generate_ids(model, [1, 2], n=3, seed=8) != ten[:3]
 
 
 def test_end_of_text_ends_a_sample():
@@ -49,14 +49,17 @@ def test_end_of_text_ends_a_sample():
     free = generate_ids(model, [1, 2], n=8, max_new_tokens=20)
     eot = free[0][5]
     ended = generate_ids(model, [1, 2], n=8, max_new_tokens=20, eot=eot)
-    assert ended == [ids[: ids.index(eot)] if eot in ids else ids for ids in free] and len(ended[0]) <= 5
+    assert ended == [ids[: ids.index(eot)] if eot in ids else ids for ids in free]
+    assert len(ended[0]) <= 5
 
 
-def test_no_id_beyond_the_tokenizer():
-    """A model's vocabulary may be padded; its logits there are as good as any."""
+def test_padding_ids_of_the_vocabulary_are_never_sampled():
+    """The model has logits for them, too."""
     model = randomise_matrices(GPT(TINY()))
-    assert max(max(ids) for ids in generate_ids(model, [1, 2], n=20, max_new_tokens=20)) > 9
-    assert max(max(ids) for ids in generate_ids(model, [1, 2], n=20, max_new_tokens=20, vocab_size=10)) <= 9
+    unlimited = generate_ids(model, [1, 2], n=20, max_new_tokens=20)
+    limited = generate_ids(model, [1, 2], n=20, max_new_tokens=20, vocab_size=10)
+    assert max(max(ids) for ids in unlimited) > 9
+    assert max(max(ids) for ids in limited) <= 9
 
 
 @pytest.mark.parametrize('sampler, kept', [
@@ -66,61 +69,78 @@ def test_no_id_beyond_the_tokenizer():
     (dict(temperature=0), [1]), (dict(top_k=1), [1]),
 ])
 def test_sampler_statistics(sampler, kept):
-    """20,000 draws have the probabilities that a hand calculation gives them."""
+    """20,000 samples have the probabilities that a hand calculation gives them."""
     p = torch.tensor([0.12, 0.5, 0.05, 0.3, 0.03])
     n = 20_000
     u = torch.from_numpy(np.random.default_rng(0).random(n).astype(np.float32))
-    found = torch.bincount(sample_next(p.log().expand(n, 5), u, **sampler), minlength=5) / n
+    shares = torch.bincount(sample_next(p.log().expand(n, 5), u, **sampler), minlength=5) / n
     wanted = p ** (1 / (sampler.get('temperature', 1) or 1))
     wanted[[i for i in range(5) if i not in kept]] = 0
-    assert torch.allclose(found, wanted / wanted.sum(), atol=0.012)
-    assert (found > 0).nonzero().flatten().tolist() == kept
+    assert torch.allclose(shares, wanted / wanted.sum(), atol=0.012)
+    assert (shares > 0).nonzero().flatten().tolist() == kept
 
 
-def test_sampler_at_its_ends():
+def test_sampler_with_random_numbers_near_0_and_1():
     logits = torch.tensor([[-np.inf, 0.0, -np.inf, 0.0, -np.inf]]).float()
     for u, wanted in ((0.0, 1), (0.499, 1), (0.501, 3), (1 - 2**-24, 3)):
         assert sample_next(logits, torch.tensor([u])).item() == wanted
         assert sample_next(logits, torch.tensor([u]), top_p=0.999).item() in (1, 3)
+
+
+@pytest.mark.parametrize('top_k', [None, 200])
+def test_the_smallest_temperature_is_greedy_and_does_not_overflow(top_k):
     logits = torch.randn(4, 1000, generator=torch.manual_seed(0))
-    for top_k in (None, 200):  # the smallest temperature is greedy, and no overflow
-        assert sample_next(logits, torch.full((4,), 0.5), temperature=1e-38,
-                           top_k=top_k).tolist() == logits.argmax(-1).tolist()
+    ids = sample_next(logits, torch.full((4,), 0.5), temperature=1e-38, top_k=top_k)
+    assert ids.tolist() == logits.argmax(-1).tolist()
 
 
 def texts(result):
+    """The samples that sample.py printed."""
     return result.stdout.partition('\n')[2].removesuffix('\n').split('\n---------------\n')
 
 
-def test_sample_script(trained, tmp_path):
-    out, _ = trained
+@pytest.fixture
+def flags(trained, tmp_path):
+    """Options for three samples of the tiny run, which are written to o.jsonl, too."""
+    return [f'--out_dir={trained[0]}', '--num_samples=3', '--max_new_tokens=30', '--device=cpu',
+            f'--output={tmp_path}/o.jsonl']
+
+
+def test_prompt_from_a_file_and_output_to_files(flags, tmp_path):
     (tmp_path / 'prompt.txt').write_text('[Verse 1]\nYo, ')
-    flags = [f'--out_dir={out}', '--num_samples=3', '--max_new_tokens=30', '--device=cpu',
-             f'--output={tmp_path / "o.jsonl"}']
-    result = run('sample.py', *flags, '--start=FILE:prompt.txt', cwd=tmp_path)
-    found = texts(result)
-    assert len(found) == 3 and all(text.startswith('[Verse 1]\nYo, ') and len(text) > 20 for text in found)
+    printed = texts(run('sample.py', *flags, '--start=FILE:prompt.txt', cwd=tmp_path))
+    assert len(printed) == 3
+    assert all(text.startswith('[Verse 1]\nYo, ') and len(text) > 20 for text in printed)
     samples = [json.loads(line) for line in (tmp_path / 'o.jsonl').read_text().splitlines()]
-    assert [sample['text'] for sample in samples] == found and samples[0]['prompt'] == '[Verse 1]\nYo, '
-    assert texts(run('sample.py', *flags, '--start=[Verse 1]\nYo, ')) == found  # the same seed, the same text
-    assert texts(run('sample.py', *flags, '--start=[Verse 1]\nYo, ', '--seed=1')) != found
-    run('sample.py', *flags, '--start=[Verse 1]\nYo, ', f'--output={tmp_path / "o.txt"}')
-    assert (tmp_path / 'o.txt').read_text() == '\n---------------\n'.join(found) + '\n'
-    # nothing to begin with; and more than the model can see
+    assert [sample['text'] for sample in samples] == printed
+    assert samples[0]['prompt'] == '[Verse 1]\nYo, '
+    run('sample.py', *flags, '--start=[Verse 1]\nYo, ', f'--output={tmp_path}/o.txt')
+    assert (tmp_path / 'o.txt').read_text() == '\n---------------\n'.join(printed) + '\n'
+
+
+def test_the_seed_decides_the_texts(flags):
+    first = texts(run('sample.py', *flags, '--start=[Verse 1]\nYo, '))
+    assert texts(run('sample.py', *flags, '--start=[Verse 1]\nYo, ')) == first
+    assert texts(run('sample.py', *flags, '--start=[Verse 1]\nYo, ', '--seed=1')) != first
+
+
+def test_without_a_prompt(flags):
     assert len({*texts(run('sample.py', *flags))}) == 3
+
+
+def test_a_prompt_longer_than_the_context(flags):
     tail, added = 'yo ' * 22, []  # 66 characters
     for head in ('la ' * 50, 'do ' * 40):
         long = run('sample.py', *flags, f'--start={head}{tail}')
         assert 'the model sees the last 64' in long.stderr
         assert all(text.startswith(head + tail) for text in texts(long))
         added.append([text.removeprefix(head + tail) for text in texts(long)])
-    assert added[0] == added[1]  # what lies before makes no difference
+    assert added[0] == added[1]  # text before the context makes no difference
 
 
 @pytest.fixture
 def bytewise(trained, tmp_path):
-    """A model that says at random the tokens of a few characters beyond ASCII, most of which are parts of a
-    character."""
+    """The out_dir of a model that samples the tokens of three characters, most of which are parts of one."""
     tokenizer = load_tokenizer('gpt2')
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=64, vocab_size=tokenizer.vocab_size))
     with torch.no_grad():
@@ -147,7 +167,7 @@ def test_one_sample_streams_to_a_terminal(trained, bytewise, kind):
     while True:
         try:
             chunk = os.read(master, 4096)
-        except OSError:  # Linux's way to say that the terminal's other side is closed
+        except OSError:  # on Linux: the other side of the terminal is closed
             break
         if not chunk:
             break
@@ -155,27 +175,38 @@ def test_one_sample_streams_to_a_terminal(trained, bytewise, kind):
     assert process.wait() == 0 and shown.decode().replace('\r\n', '\n') == wanted
 
 
-def test_stop_prompts_and_log_probabilities(trained, tmp_path):
-    out, _ = trained
+@pytest.fixture
+def two_prompts(flags, tmp_path):
+    """Options for three samples of each of two prompts, and the texts of these samples."""
     (tmp_path / 'p.txt').write_text('[Hook]\nYo, \n---\n[Verse 1]\n')
-    flags = [f'--out_dir={out}', '--num_samples=3', '--max_new_tokens=40', '--device=cpu', '--top_k=None',
-             f'--output={tmp_path}/o.jsonl']
-    free = texts(run('sample.py', *flags, f'--start=FILE:{tmp_path}/p.txt'))
+    flags = [*flags, '--max_new_tokens=40', '--top_k=None', f'--start=FILE:{tmp_path}/p.txt']
+    return flags, texts(run('sample.py', *flags))
+
+
+def test_prompts_and_log_probabilities(two_prompts, tmp_path):
+    flags, free = two_prompts
     assert [text[:6] for text in free] == ['[Hook]'] * 3 + ['[Verse'] * 3
     samples = [json.loads(line) for line in (tmp_path / 'o.jsonl').read_text().splitlines()]
     assert [(s['text'], s['sample']) for s in samples] == list(zip(free, [0, 1, 2] * 2, strict=True))
-    for one in samples:
-        assert len(one['logprobs']) == len(one['ids'])
-        assert max(one['logprobs']) <= 0 and one['min_p'] == 0
-    assert texts(run('sample.py', *flags, '--start=[Verse 1]\n')) == free[3:]  # whatever else is in the batch
+    for sample in samples:
+        assert len(sample['logprobs']) == len(sample['ids'])
+        assert max(sample['logprobs']) <= 0 and sample['min_p'] == 0
+
+
+def test_other_samples_of_the_batch_make_no_difference(two_prompts):
+    flags, free = two_prompts
+    assert texts(run('sample.py', *flags, '--start=[Verse 1]\n')) == free[3:]
     assert texts(run('sample.py', *flags, '--start=[Verse 1]\n', '--num_samples=1')) == free[3:4]
+
+
+def test_a_sample_ends_before_the_first_stop_text(two_prompts):
+    flags, free = two_prompts
     stops = [free[0][20], free[1][25:27]]
-    stopped = texts(run('sample.py', *flags, f'--start=FILE:{tmp_path}/p.txt',
-                        f'--stop={stops[0]}|{stops[1]}'))
+    stopped = texts(run('sample.py', *flags, f'--stop={stops[0]}|{stops[1]}'))
     for text, ended in zip(free, stopped, strict=True):
         start = len('[Hook]\nYo, \n' if text[1] == 'H' else '[Verse 1]\n')
-        ends = [at for stop in stops if (at := text.find(stop, start)) >= 0]
-        assert ended == text[: min(ends, default=None)]
+        positions = [text.find(stop, start) for stop in stops]
+        assert ended == text[: min((i for i in positions if i >= 0), default=None)]
 
 
 def test_header_lines(songs, tmp_path):
@@ -202,30 +233,35 @@ def test_interactive(trained):
         assert len([line for line in answer.split('\n') if line.strip()]) == 2
 
 
-def test_rhyme_script(trained, tmp_path):
-    """Characters can't be steered, but lines are chosen, shown and written all the same."""
+def test_rhymed_samples_of_a_character_model(trained, tmp_path):
+    """Its endings can't be steered, but lines are chosen, shown and written as for other models."""
     out, _ = trained
     flags = ['--num_samples=2', '--max_new_tokens=150', '--rhyme=AABB', '--syllables=6', '--device=cpu',
              '--start=[Hook]\n', '--show_rhymes', '--quantize=int8', f'--output={tmp_path}/o.html']
     assert 'block_size' in run('sample.py', f'--out_dir={out}', *flags, ok=False).message
-    alibi = tmp_path / 'alibi'  # whose context is as long as one says
+    alibi = tmp_path / 'alibi'  # a model whose context may be longer than block_size
     torch.manual_seed(0)
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=128, vocab_size=128, pos='alibi'))
     about = json.loads((out / 'best' / 'config.json').read_text())
     write_folder(alibi / 'best', dict(model=model.state_dict()),
                  dict(config=about | dict(model=model.config_dict())), load_tokenizer(str(out)))
-    found = texts(run('sample.py', f'--out_dir={alibi}', *flags))
+    printed = texts(run('sample.py', f'--out_dir={alibi}', *flags))
     page = (tmp_path / 'o.html').read_text()
-    assert len(found) == 2 and page.count('<pre>[Hook]\n') == 2 and page.endswith('</html>\n')
+    assert len(printed) == 2
+    assert page.count('<pre>[Hook]\n') == 2 and page.endswith('</html>\n')
 
 
-def test_mistakes_get_one_line(trained, tmp_path):
-    out, _ = trained
-
-    def message(*args):
-        flags = [f'--out_dir={out}', '--num_samples=1', '--max_new_tokens=3', '--device=cpu']
+@pytest.fixture
+def message(trained):
+    """A function from options of sample.py, of which one is wrong, to the line that it ends with."""
+    def run_with(*args):
+        flags = [f'--out_dir={trained[0]}', '--num_samples=1', '--max_new_tokens=3', '--device=cpu']
         return run('sample.py', *flags, *args, ok=False).message
 
+    return run_with
+
+
+def test_wrong_options_get_one_line(message, tmp_path):
     assert 'train one first' in message(f'--out_dir={tmp_path}')
     assert 'train one first' in message('--out_dir=nowhere')
     assert "can't read the prompt file" in message('--start=FILE:nowhere.txt')
@@ -234,15 +270,20 @@ def test_mistakes_get_one_line(trained, tmp_path):
                  '--min_p=2.0', '--repetition_penalty=0.0', '--syllables=10'):
         assert 'must' in message(flag)
     assert 'must' in message('--interactive', f'--output={tmp_path}/o.txt')
-    assert 'one letter per line' in message('--rhyme=A-B') and 'choose int8' in message('--quantize=int3')
+    assert 'one letter per line' in message('--rhyme=A-B')
+    assert 'choose int8' in message('--quantize=int3')
     assert 'prepared without the artist' in message('--artist=Fern')
     assert "can't write" in message(f'--output={tmp_path}/nowhere/o.txt')
     assert 'network' in message('--init_from=gpt2')
-    shutil.copytree(out / 'best', tmp_path / 'half' / 'best')
-    path = tmp_path / 'half' / 'best' / 'model.safetensors'
+
+
+def test_a_damaged_checkpoint_gets_one_line(message, trained, tmp_path):
+    best = tmp_path / 'best'
+    shutil.copytree(trained[0] / 'best', best)
+    path = best / 'model.safetensors'
     path.write_bytes(path.read_bytes()[:2000])
-    assert 'is damaged' in message(f'--out_dir={tmp_path / "half"}')
+    assert 'is damaged' in message(f'--out_dir={tmp_path}')
     path.unlink()
-    assert 'is missing' in message(f'--out_dir={tmp_path / "half"}')
-    (tmp_path / 'half' / 'best' / 'config.json').write_text('{"mod')
-    assert 'half-written' in message(f'--out_dir={tmp_path / "half"}')
+    assert 'is missing' in message(f'--out_dir={tmp_path}')
+    (best / 'config.json').write_text('{"mod')
+    assert 'half-written' in message(f'--out_dir={tmp_path}')
