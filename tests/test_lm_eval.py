@@ -1,6 +1,7 @@
 """Log-likelihoods against transformers and lm-evaluation-harness, windows and perplexities by hand.
 
-The comparison with lm-evaluation-harness needs its package, `pip install lm_eval`, and is skipped without it.
+The comparisons with lm-evaluation-harness need its package, `pip install lm_eval`; without it they are
+skipped.
 """
 
 import json
@@ -13,7 +14,6 @@ from conftest import run
 from test_export import FAMILIES, checkpoint
 from transformers import AutoModelForCausalLM
 
-from model import GPT
 from nanorap.common import UserError
 from nanorap.lm_eval import (
     Request,
@@ -63,12 +63,16 @@ def tiny(tmp_path_factory):
 def test_windows_by_hand():
     assert windows([1, 2, 3, 4, 5, 6, 7], 0, 4, 2) == [
         ([0, 1, 2, 3], [1, 2, 3, 4]), ([2, 3, 4, 5], [5, 6]), ([3, 4, 5, 6], [7])]
-    assert windows([1, 2], 0, 4, 2) == [([0, 1], [1, 2])] and windows([], 0, 4, 2) == []
-    for T, stride, n in ((4, 4, 9), (8, 3, 30), (1, 1, 5)):
-        found = windows(list(range(1, n + 1)), 0, T, stride)
-        assert [i for request in found for i in request.targets] == list(range(1, n + 1))
-        assert all(request.inputs[-1] == request.targets[-1] - 1 for request in found)
-        assert all(len(request.inputs) <= T for request in found)
+    assert windows([1, 2], 0, 4, 2) == [([0, 1], [1, 2])]
+    assert windows([], 0, 4, 2) == []
+
+
+@pytest.mark.parametrize('T, stride, n', [(4, 4, 9), (8, 3, 30), (1, 1, 5)])
+def test_windows_have_each_token_as_a_target_once(T, stride, n):
+    requests = windows(list(range(1, n + 1)), 0, T, stride)
+    assert [i for request in requests for i in request.targets] == list(range(1, n + 1))
+    assert all(request.inputs[-1] == request.targets[-1] - 1 for request in requests)
+    assert all(len(request.inputs) <= T for request in requests)
 
 
 @torch.no_grad()
@@ -77,20 +81,20 @@ def test_scores_equal_transformers(tiny, rt):
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     requests = [Request([5, 9, 2, 7, 1], [7, 1, 3]), Request([4], [4]),
                 Request(list(range(60)), list(range(1, 61)))]
-    found = score(model, rt, requests)
-    for (inputs, targets), (log_likelihood, greedy) in zip(requests, found, strict=True):
+    scores = score(model, rt, requests)
+    for (inputs, targets), (log_likelihood, greedy) in zip(requests, scores, strict=True):
         logprobs = theirs(torch.tensor([inputs])).logits[0, -len(targets) :].log_softmax(-1)
         wanted = logprobs.gather(1, torch.tensor(targets)[:, None]).sum().item()
         assert log_likelihood == pytest.approx(wanted, abs=1e-4)
         assert greedy == (logprobs.argmax(-1).tolist() == targets)
     likeliest = model(torch.tensor([[5, 9]]))[0, -1].argmax().item()
     assert score(model, rt, [Request([5, 9], [likeliest])])[0][1]
-    for batch_size in (1, 3):  # padding is not seen
-        assert np.allclose(score(model, rt, requests, batch_size), found, atol=1e-4)
+    for batch_size in (1, 3):  # padding makes no difference
+        assert np.allclose(score(model, rt, requests, batch_size), scores, atol=1e-4)
 
 
-def test_a_pair_by_hand():
-    """The context's blanks are the continuation's, the two are cut where the context alone ends."""
+def test_encode_pair_by_hand():
+    """The context's last blanks belong to the continuation; the ids are cut where those of the context end."""
     tokenizer = CharTokenizer("abc ")
     ids = tokenizer.encode
     for context, continuation in (('ab ', 'c'), ('ab', ' c')):
@@ -102,71 +106,84 @@ def test_a_pair_by_hand():
         encode_pair(tokenizer, 'a', 'abcab', 4)
 
 
-def test_lyrics(tiny, rt):
+def test_lyrics_loss_by_hand(tiny, rt):
     model, _, tokenizer = tiny
     songs = [(tokenizer.encode(text), text) for text in ("Kettle on, rent is due.\n" * 15, "yo")]
-    found = lyrics_loss(model, rt, tokenizer, songs)
-    # by hand: every window of 64 tokens, half of it new
+    measured = lyrics_loss(model, rt, tokenizer, songs)
+    # by hand: every window has 64 tokens, half of which are new
     total, n = 0, 0
     for ids, _ in songs:
         ids = [tokenizer.eot, *ids, tokenizer.eot]
-        logits = None
         for end in range(1, len(ids)):
             first = 0 if end <= 64 else -(-(end - 64) // 32) * 32
             first = min(first, max(0, len(ids) - 1 - 64))
             with torch.no_grad():
                 logits = model(torch.tensor([ids[first:end]]))[0, -1]
-            total, n = total - logits.log_softmax(-1)[ids[end]].item(), n + 1
-    assert found['tokens'] == n > 100 and found['loss'] == pytest.approx(total / n, abs=1e-4)
-    assert found['token_perplexity'] == pytest.approx(math.exp(total / n), rel=1e-3)
-    words, characters = sum(len(text.split()) for _, text in songs), sum(len(text) for _, text in songs)
-    assert math.log(found['word_perplexity']) == pytest.approx(total / words, rel=1e-4)
-    assert math.log(found['character_perplexity']) == pytest.approx(total / characters, rel=1e-4)
+            total -= logits.log_softmax(-1)[ids[end]].item()
+            n += 1
+    assert measured['tokens'] == n > 100
+    assert measured['loss'] == pytest.approx(total / n, abs=1e-4)
+    assert measured['token_perplexity'] == pytest.approx(math.exp(total / n), rel=1e-3)
+    words = sum(len(text.split()) for _, text in songs)
+    characters = sum(len(text) for _, text in songs)
+    assert math.log(measured['word_perplexity']) == pytest.approx(total / words, rel=1e-4)
+    assert math.log(measured['character_perplexity']) == pytest.approx(total / characters, rel=1e-4)
 
 
-def test_against_lm_eval(tiny, rt):
-    """The log-likelihood of every pair and text, on the exported model; its task definitions, read from its
-    own files."""
-    lm_eval = pytest.importorskip('lm_eval', reason="needs lm_eval")
+@pytest.fixture(scope='module')
+def reference(tiny):
+    """A function from a kind of request and arguments to lm-evaluation-harness's results for the exported
+    model."""
+    pytest.importorskip('lm_eval', reason="needs lm_eval")
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks.hellaswag.utils import preprocess
-    from lm_eval.tasks.wikitext.preprocess_wikitext import process_results, wikitext_detokenizer
 
-    assert lm_eval
-    model, folder, tokenizer = tiny
-    theirs = HFLM(pretrained=str(folder), device='cpu', dtype='float32', batch_size=2)
+    theirs = HFLM(pretrained=str(tiny[1]), device='cpu', dtype='float32', batch_size=2)
 
-    def ask(kind, arguments):
-        return getattr(theirs, kind)([Instance(kind, {}, arguments=each, idx=i) for i,
-                                      each in enumerate(arguments)],
-                                     disable_tqdm=True)
+    def results(kind, arguments):
+        requests = [Instance(kind, {}, arguments=each, idx=i) for i, each in enumerate(arguments)]
+        return getattr(theirs, kind)(requests, disable_tqdm=True)
 
+    return results
+
+
+def test_log_likelihoods_and_lambada_equal_lm_eval(tiny, rt, reference):
+    model, _, tokenizer = tiny
     pairs = [(row['text'].rsplit(' ', 1)[0] if ' ' in row['text'] else '',
               ' ' + row['text'].split(' ')[-1]) for row in LAMBADA]
     pairs += [("The cat ", "sat"), ("The cat", " sat"), ("The c", "at sat"), ("", "alone"), ("caf", "é 1"),
               ("a " * 100, " b")]
-    wanted = ask('loglikelihood', pairs)
-    found = score(model, rt, [encode_pair(tokenizer, *pair, 64) for pair in pairs], batch_size=3)
-    for pair, (a, a_greedy), (b, b_greedy) in zip(pairs, wanted, found, strict=True):
+    wanted = reference('loglikelihood', pairs)
+    scores = score(model, rt, [encode_pair(tokenizer, *pair, 64) for pair in pairs], batch_size=3)
+    for pair, (a, a_greedy), (b, b_greedy) in zip(pairs, wanted, scores, strict=True):
         assert a == pytest.approx(b, abs=1e-4) and a_greedy == b_greedy, pair
-    # lambada's numbers from the first ones
     ours = lambada(model, rt, tokenizer, LAMBADA)
     mean = np.mean([log_likelihood for log_likelihood, _ in wanted[: len(LAMBADA)]])
     assert math.log(ours['perplexity']) == pytest.approx(-mean, abs=1e-4)
     assert ours['acc'] == np.mean([greedy for _, greedy in wanted[: len(LAMBADA)]])
-    # hellaswag
-    hits, norm = [], []
+
+
+def test_hellaswag_equals_lm_eval(tiny, rt, reference):
+    from lm_eval.tasks.hellaswag.utils import preprocess
+
+    model, _, tokenizer = tiny
+    hits, hits_norm = [], []
     for row in HELLASWAG:
         query = preprocess(row['activity_label'] + ': ' + row['ctx_a'] + ' ' + row['ctx_b'].capitalize())
         choices = [preprocess(ending) for ending in row['endings']]
-        scores = np.array([a for a, _ in ask('loglikelihood', [(query, ' ' + choice) for choice in choices])])
+        results = reference('loglikelihood', [(query, ' ' + choice) for choice in choices])
+        scores = np.array([log_likelihood for log_likelihood, _ in results])
         hits.append(scores.argmax() == int(row['label']))
-        norm.append((scores / [len(choice) for choice in choices]).argmax() == int(row['label']))
-    expected = dict(examples=2, acc=np.mean(hits), acc_norm=np.mean(norm))
+        hits_norm.append((scores / [len(choice) for choice in choices]).argmax() == int(row['label']))
+    expected = dict(examples=2, acc=np.mean(hits), acc_norm=np.mean(hits_norm))
     assert hellaswag(model, rt, tokenizer, HELLASWAG) == expected
-    # wikitext
-    total = sum(ask('loglikelihood_rolling', [(wikitext_detokenizer(row),) for row in WIKITEXT]))
+
+
+def test_wikitext_equals_lm_eval(tiny, rt, reference):
+    from lm_eval.tasks.wikitext.preprocess_wikitext import process_results, wikitext_detokenizer
+
+    model, _, tokenizer = tiny
+    total = sum(reference('loglikelihood_rolling', [(wikitext_detokenizer(row),) for row in WIKITEXT]))
     results = [process_results(row, [0]) for row in WIKITEXT]
     n_words, n_bytes = (sum(row[key][1] for row in results) for key in ('word_perplexity', 'byte_perplexity'))
     ours = wikitext(model, rt, tokenizer, WIKITEXT)
@@ -176,16 +193,20 @@ def test_against_lm_eval(tiny, rt):
     assert all(detokenize(row['page']) == wikitext_detokenizer(row) for row in WIKITEXT)
 
 
-def test_examples_from_a_file(tiny, rt, tmp_path):
+def test_examples_from_a_file(tiny, tmp_path):
     (tmp_path / 'l.jsonl').write_text('\n'.join(map(json.dumps, LAMBADA)))
     assert examples('lambada', tmp_path / 'l.jsonl') == LAMBADA
     _, folder, _ = tiny
-    files = [f'--lambada_file={tmp_path / "l.jsonl"}', f'--init_from={folder}']
-    assert '| examples   | 4' in run('eval.py', *files, '--tasks=lambada', '--limit=4').stdout
+    result = run('eval.py', f'--lambada_file={tmp_path}/l.jsonl', f'--init_from={folder}', '--tasks=lambada',
+                 '--limit=4')
+    assert '| examples   | 4' in result.stdout
+
+
+def test_an_example_without_its_fields(tiny, rt, tmp_path):
+    model, _, tokenizer = tiny
     (tmp_path / 'h.jsonl').write_text('{"ctx_a": "x"}\n')
     with pytest.raises(UserError, match='lacks something'):
-        hellaswag(GPT.from_pretrained(str(folder)), rt, load_tokenizer('gpt2'),
-                  examples('hellaswag', tmp_path / 'h.jsonl'))
+        hellaswag(model, rt, tokenizer, examples('hellaswag', tmp_path / 'h.jsonl'))
 
 
 def test_a_task_without_a_file_or_the_hub():
