@@ -94,7 +94,7 @@ def test_scores_equal_transformers(tiny, rt):
 
 
 def test_encode_pair_by_hand():
-    """The context's last blanks belong to the continuation; the ids are cut where those of the context end."""
+    """The context's last blanks belong to the continuation; the ids are cut where the context's ids end."""
     tokenizer = CharTokenizer("abc ")
     ids = tokenizer.encode
     for context, continuation in (('ab ', 'c'), ('ab', ' c')):
