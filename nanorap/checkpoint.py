@@ -16,6 +16,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -113,14 +114,15 @@ def best(out_dir, run):
         return None, None
 
 
-def optimizer_tensors(model, optimizer):
+def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Return the optimizer's state as {"<parameter's name>.<key>": tensor}."""
     names = {p: name for name, p in model.named_parameters()}
     return {f'{names[p]}.{key}': tensor
             for p, state in optimizer.state.items() for key, tensor in state.items()}
 
 
-def load_optimizer(model, optimizer, tensors):
+def load_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer,
+                   tensors: dict[str, torch.Tensor]):
     """Load what optimizer_tensors() returned into an optimizer of the same kind, sharded like its model."""
     params = dict(model.named_parameters())
     states = {}

@@ -131,7 +131,8 @@ def plot_losses(out_dir):
     if curves['loss']:
         steps, losses = zip(*curves['loss'], strict=True)
         axes.plot(steps, losses, color='tab:blue', linewidth=0.7, alpha=0.4)
-        width = max(1, len(losses) // 50)  # a running mean, since a step's loss is that of few rows
+        # a running mean, since a step's loss is that of few rows; its width is chosen by hand
+        width = max(1, len(losses) // 50)
         windows = [losses[max(0, i - width) : i] for i in range(1, len(losses) + 1)]
         smooth = [sum(window) / len(window) for window in windows]
         axes.plot(steps, smooth, color='tab:blue', label=f'training, mean of {width} rows of the log')

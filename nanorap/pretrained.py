@@ -61,7 +61,7 @@ GGUF_NAMES = {
 }
 
 
-def load(name):
+def load(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     """Return the GPTConfig fields (a dict) and the state dict (fp32, CPU, model.py's names) of a model.
 
     name: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a GPT-2 or Llama
@@ -148,7 +148,7 @@ def _key_rows(keys, config):
             yield ours.format(i=i), [key.format(i=i) for key in theirs], how
 
 
-def _from_transformers(keys, theirs, config, folder):
+def _from_transformers(keys, theirs: dict[str, torch.Tensor], config, folder) -> dict[str, torch.Tensor]:
     """Return the state dict under model.py's names for `theirs`, one under transformers' names."""
     state_dict = {}
     for our_key, their_keys, how in _key_rows(keys, config):
@@ -158,7 +158,10 @@ def _from_transformers(keys, theirs, config, folder):
                      for key in their_keys]
         except KeyError as e:
             raise UserError(f"{folder}: the weights lack {e.args[0]!r}: download the folder again") from None
-        weight = torch.cat(parts) if how == 'cat' else parts[0].t() if how == 'T' else parts[0]
+        if how == 'cat':
+            weight = torch.cat(parts)
+        else:
+            weight = parts[0].t() if how == 'T' else parts[0]
         state_dict[our_key] = weight.float().contiguous()
     return state_dict
 
@@ -185,7 +188,7 @@ def family(config):
     return name
 
 
-def to_transformers(config, state_dict):
+def to_transformers(config: dict, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return model.py's state dict under transformers' names, for load() to read. config: GPTConfig's fields.
 
     GPT-2 has biases everywhere: a model without them gets zeros, with the same logits.
@@ -237,7 +240,7 @@ GGUF_GPT2_NAMES = {
 }
 
 
-def to_gguf(config, state_dict):
+def to_gguf(config: dict, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return {llama.cpp's name: tensor}, for GPT-2 and Llama; for the latter it reverses _load_gguf()."""
     kind = family(config)
     if kind == 'llama':
@@ -261,7 +264,7 @@ def to_gguf(config, state_dict):
     return tensors
 
 
-def _read_weights(folder):
+def _read_weights(folder) -> dict[str, torch.Tensor]:
     """Return {name: tensor} of a folder in any of transformers' file layouts.
 
     Nothing but tensors is ever unpickled.
@@ -286,7 +289,7 @@ def _read_weights(folder):
                     "be added")
 
 
-def _load_gguf(path):
+def _load_gguf(path) -> tuple[dict, dict[str, torch.Tensor]]:
     """Return config and state dict of a Llama model in llama.cpp's GGUF format, dequantized to fp32."""
     from gguf import GGUFReader, dequantize
 

@@ -16,6 +16,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
@@ -27,6 +28,8 @@ DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch
 
 @dataclass(frozen=True)
 class Runtime:
+    """The device and number format that this process computes with, and its place among the others."""
+
     device: torch.device
     dtype: torch.dtype  # of matmuls; parameters stay in fp32
     rank: int = 0
@@ -81,7 +84,7 @@ class Runtime:
             return model
         return DDP(model, device_ids=[self.device.index] if self.device.type == 'cuda' else None)
 
-    def gather(self, tensors):
+    def gather(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return {name: whole tensor} in CPU memory on the main process, an empty dict on the others.
 
         Every process must call it, since shards are exchanged.
@@ -94,7 +97,7 @@ class Runtime:
                 whole[name] = tensor.cpu()
         return whole
 
-    def to_device(self, *arrays):
+    def to_device(self, *arrays: np.ndarray) -> list[torch.Tensor]:
         """Return numpy arrays as tensors on the device; a GPU continues computing while they are copied."""
         tensors = [torch.from_numpy(a) for a in arrays]
         if self.device.type == 'cuda':
@@ -285,12 +288,15 @@ def own_store(rank, world_size):
         time.sleep(0.05)
 
 
-def compile_or_eager(model, compile, runtime, x, y):
+def compile_or_eager(model: torch.nn.Module, compile: bool | None, runtime: Runtime, x: np.ndarray,
+                     y: np.ndarray):
     """Return torch.compile(model), or the model itself, with one warning, if a trial step on x and y fails.
 
     compile: True, False, or None, which is True on CUDA only. x, y: a batch, numpy arrays.
     """
-    if not (runtime.device.type == 'cuda' if compile is None else compile):
+    if compile is None:
+        compile = runtime.device.type == 'cuda'
+    if not compile:
         return model
     compiled, failed = torch.compile(model), 0
     try:
