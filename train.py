@@ -114,7 +114,7 @@ device = 'auto'  # auto, cuda, cuda:N, mps, cpu
 # auto (bfloat16 on GPUs that have it, float32 on CPUs), float32, bfloat16, float16 (with a gradient scaler)
 dtype = 'auto'
 parallel = 'ddp'  # with several processes: ddp, each a whole model; fsdp, each a share of it
-compile: bool | None = None  # torch.compile. None: on CUDA only, since on a CPU it seldom pays off
+compile: bool | None = None  # torch.compile. None: on CUDA, where batches have one shape (stream)
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
 
@@ -217,7 +217,7 @@ if init_from == 'resume':
     del weights, optimizer_state
 # evaluation uses the compiled model, training what wraps it: DDP would wait for the other processes
 first_batch = train_data.read(train_data.row_windows(0, batch_size))
-compiled = compile_or_eager(raw_model, compile, rt, *first_batch)
+compiled = compile_or_eager(raw_model, compile, rt, batches, *first_batch)
 model = rt.wrap(compiled)
 
 log = Log(out_dir, progress.step, max_iters, rt.is_main and not eval_only,

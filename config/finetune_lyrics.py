@@ -18,7 +18,7 @@ batch_size = 4
 gradient_accumulation_steps = 8
 block_size = 1024
 
-# see the README's search, on SmolLM2
+# from the search on SmolLM2 in docs/experiments.md
 freeze_embd = True
 dropout = 0.1  # what GPT-2 was trained with
 learning_rate = 1e-4

@@ -16,7 +16,7 @@ batch_size = 1
 gradient_accumulation_steps = 2
 block_size = 1024
 
-# a quarter less work for the same loss, see the README
+# a quarter less work for the same loss, see docs/experiments.md
 freeze_embd = True
 learning_rate = 3e-4
 min_lr = 3e-5  # learning_rate / 10

@@ -3,7 +3,7 @@
 # $ python train.py config/train_shakespeare_char_cpu.py
 
 out_dir = 'out-shakespeare-char-cpu'
-eval_iters = 120  # windows: what is printed; the table in the README is over the whole split
+eval_iters = 120  # windows: what is printed; the table in docs/experiments.md is over the whole split
 log_interval = 10
 
 dataset = 'shakespeare_char'

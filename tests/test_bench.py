@@ -21,6 +21,7 @@ def figures(path):
     return {name: figure['values'] for name, figure in json.loads(path.read_text())['figures'].items()}
 
 
+@pytest.mark.slow
 def test_training_step_by_parts(tmp_path):
     """The parts of a step add up to it, the profile is a trace, and the run is compared with an earlier
     one."""
@@ -39,6 +40,7 @@ def test_training_step_by_parts(tmp_path):
     assert "x  better" in result.stdout and "batch_size None -> 2" in result.stdout
 
 
+@pytest.mark.slow
 def test_other_modes(tmp_path):
     """Sampling is told by format and batch size, beside others where the architecture allows it; data;
     scaling with a plot."""
@@ -134,6 +136,7 @@ def test_activations(options, half):
     assert counted == pytest.approx(sum(t.untyped_storage().nbytes() for t in kept.values()), rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('launch', 'options'), [
     # weights, gradients and the optimizer's averages are most of it, then activations, then what recomputing
     # leaves of them

@@ -502,6 +502,7 @@ def header_of(draw, name, number):
     return header + (draw(st.sampled_from(['', '\n'])) if may_be_glued else '\n')
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_the_shipped_songs_come_back_from_any_junk(data):
@@ -510,6 +511,7 @@ def test_the_shipped_songs_come_back_from_any_junk(data):
     assert clean(page, song['title']) == song['lyrics']
 
 
+@pytest.mark.slow
 @fast
 @given(st.sampled_from(DEMO), st.integers(0, 10**6))
 def test_the_shipped_songs_come_back_from_broken_letters(song, seed):
@@ -536,6 +538,7 @@ PIECES = [
     'ShareURLCopyEmbedCopy', '[?]', '💿', 'ру']
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=25).map(''.join),

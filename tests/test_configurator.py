@@ -58,6 +58,7 @@ def script(tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flag, key, value', [
     ('--start=a=b', 'start', 'a=b'), ('--start=123', 'start', '123'), ('--start=None', 'start', 'None'),
     ('--start=', 'start', ''),

@@ -294,6 +294,7 @@ def test_requests_use_the_api_and_ask_for_popular_songs_first(genius, tmp_path):
     assert all('sort=popularity' in path for path in genius.requests if '/songs?' in path)
 
 
+@pytest.mark.slow
 def test_manifest_and_table(genius, tmp_path):
     done = crawl(genius, tmp_path, *two_artists(genius, tmp_path))
     assert manifest(tmp_path)['Tilly Ohm|101'] == {
@@ -308,6 +309,7 @@ def test_manifest_and_table(genius, tmp_path):
     assert table['Tilly Ohm']['kept'] == 1 and len(table) == 3
 
 
+@pytest.mark.slow
 def test_a_second_run_fetches_and_writes_no_song(genius, tmp_path):
     options = two_artists(genius, tmp_path)
     crawl(genius, tmp_path, *options)
@@ -348,6 +350,7 @@ def test_max_songs_counts_complete_songs(genius, tmp_path):
         'left': 0}
 
 
+@pytest.mark.slow
 def test_states_are_read_from_the_files_without_a_manifest(genius, tmp_path):
     songs_of_every_state(genius)
     crawl(genius, tmp_path, '--max_songs=4', '--artists', 'Tilly Ohm')
@@ -357,6 +360,7 @@ def test_states_are_read_from_the_files_without_a_manifest(genius, tmp_path):
     assert genius.asked() == genius.asked(r'^/songs/(\d+)') == [1008, 1009]
 
 
+@pytest.mark.slow
 def test_songs_on_disk_count_even_if_others_are_more_popular_now(genius, tmp_path):
     songs_of_every_state(genius)
     crawl(genius, tmp_path, '--max_songs=6', '--artists', 'Tilly Ohm')
@@ -393,6 +397,7 @@ def test_dry_run_writes_nothing(genius, tmp_path):
         'failed': 0, 'left': 2}
 
 
+@pytest.mark.slow
 def test_dry_run_shows_what_a_run_does(genius, tmp_path):
     genius.add('Tilly Ohm', 'One', 'Two', 'Three', 'Four')
     options = ['--max_songs=2', '--artists', 'Tilly Ohm']
@@ -401,6 +406,7 @@ def test_dry_run_shows_what_a_run_does(genius, tmp_path):
     assert genius.asked() == [*map(int, planned)] == [1000, 1001]
 
 
+@pytest.mark.slow
 def test_dry_run_beside_songs_on_disk(genius, tmp_path):
     genius.add('Tilly Ohm', 'One', 'Two', 'Three', 'Four')
     crawl(genius, tmp_path, '--max_songs=2', '--artists', 'Tilly Ohm')
@@ -413,6 +419,7 @@ def test_dry_run_beside_songs_on_disk(genius, tmp_path):
 # ---- the right artist ----
 
 
+@pytest.mark.slow
 def test_the_exact_name_wins(genius, tmp_path):
     genius.add('Not', 'a')
     genius.add('NOT', 'b')
@@ -425,6 +432,7 @@ def test_the_exact_name_wins(genius, tmp_path):
     assert 'not: no artist of exactly this name; did you mean "Not|100", "NOT|101"?' in done.stderr
 
 
+@pytest.mark.slow
 def test_an_artist_on_a_later_page_of_the_search(genius, tmp_path):
     genius.add('ohm', 'Folds to the same')
     genius.add('Ohm Choir', *map(str, range(12)))
@@ -460,6 +468,7 @@ def test_names_of_the_search_are_proposed_if_none_is_close(genius, tmp_path):
     assert 'T-Rex of Rap: no artist of exactly this name; did you mean "Tilly Ohm|100",' in done.stderr
 
 
+@pytest.mark.slow
 def test_a_name_with_an_id_needs_no_search(genius, tmp_path):
     three_artists(genius)
     crawl(genius, tmp_path, '--artists', 'Tilli Ohm', 'Kobalt Figgs', code=1)
@@ -473,6 +482,7 @@ def test_a_name_with_an_id_needs_no_search(genius, tmp_path):
     assert 'Nobody|999: Genius has nothing there (HTTP 404)' in done.stderr
 
 
+@pytest.mark.slow
 def test_an_artist_renamed_and_a_namesake(genius, tmp_path):
     genius.add('Tilly Ohm')
     genius.add('Tilly Ohm#2', 'Another')  # the server answers the name without the #
@@ -540,6 +550,7 @@ def test_folder_names_are_safe_and_distinct(names):
     assert slug('Tilly Ohm') == 'tilly-ohm' and slug('AC/DC').startswith('ac-dc-')
 
 
+@pytest.mark.slow
 def test_files_of_odd_names_stay_in_the_data_dir(genius, tmp_path):
     odd = ['../x', '..', 'AC/DC', '$NOT', '歌' * 200, 'CON', 'a|b', '#1 Ohm']
     for name in odd:
@@ -567,6 +578,7 @@ TRANSIENT = {
     'half': (200, '{"response": {"hits": [')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fault', TRANSIENT)
 def test_transient_faults_lose_nothing(genius, tmp_path, fault):
     genius.add('Tilly Ohm', 'One', 'Two')
@@ -580,6 +592,7 @@ def test_transient_faults_lose_nothing(genius, tmp_path, fault):
     assert genius.asked().count(1000) == 1  # a song on disk is not fetched again
 
 
+@pytest.mark.slow
 def test_retry_after_is_honoured(genius, tmp_path):
     genius.add('Tilly Ohm', 'One')
     date = int(time.time()) + 3
@@ -593,6 +606,7 @@ def test_retry_after_is_honoured(genius, tmp_path):
     assert 'Genius gets too many requests (HTTP 429); waiting 1 s' in done.stderr
 
 
+@pytest.mark.slow
 def test_retry_after_holds_for_other_songs_too(genius, tmp_path):
     """Patience with one song ends before Retry-After does: the next song's request waits all the same."""
     genius.add('Tilly Ohm', 'One', 'Two')
@@ -613,6 +627,7 @@ def test_a_long_retry_after_ends_the_crawl(genius, tmp_path):
     assert listed(tmp_path, 'Tilly Ohm|100') == {1000: 'complete', 1001: 'wanted'}
 
 
+@pytest.mark.slow
 def test_rate_limit_holds_for_every_request(genius, tmp_path):
     genius.add('Tilly Ohm', 'One', 'Two')
     genius.fault('^/songs/1000', (500, ''), times=1)
@@ -623,6 +638,7 @@ def test_rate_limit_holds_for_every_request(genius, tmp_path):
     assert len(gaps) == 7 and min(gaps) >= 0.1 and states(tmp_path)[1001] == 'complete'
 
 
+@pytest.mark.slow
 def test_backoff_grows_to_a_limit_with_a_random_part(genius, tmp_path):
     for interval, tries, most in (1, 1, 2), (1, 3, 8), (0.5, 3, 4), (1, 9, 60), (10, 99, 60):
         waits = [backoff(interval, tries) for _ in range(200)]
@@ -644,6 +660,7 @@ BAD = {
     'no song': ((200, {TOKEN: 1}), 'unexpected answer')}
 
 
+@pytest.mark.slow
 def test_a_failed_song_does_not_stop_the_others(genius, tmp_path):
     genius.add('Tilly Ohm', *BAD, 'Fine')
     genius.add('Kobalt Figgs', 'Fine too')
@@ -663,6 +680,7 @@ def test_a_failed_song_does_not_stop_the_others(genius, tmp_path):
     assert genius.asked() == [*failed] and set(states(tmp_path).values()) == {'complete'}
 
 
+@pytest.mark.slow
 def test_a_failed_artist_does_not_stop_the_others(genius, tmp_path):
     names = [f'{letter}a' for letter in 'BCDEFGH']
     for name, (act, _) in zip(names, BAD.values(), strict=True):
@@ -696,6 +714,7 @@ BLOCK_PAGES = {
     'empty': (200, page(1).split('[')[0])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('wall', BLOCK_PAGES)
 def test_a_blocked_page_is_no_song(genius, tmp_path, wall):
     genius.add('Tilly Ohm', *'ABCDEF')
@@ -738,6 +757,7 @@ def test_blocked_lists_and_searches_count(genius, tmp_path):
     assert 'Genius blocks us' in done.stderr and 'q=Z4' in genius.requests[-1]
 
 
+@pytest.mark.slow
 def test_blocks_not_in_a_row_do_not_end_the_crawl(genius, tmp_path):
     genius.add('Tilly Ohm', *map(str, range(16)))
     genius.fault('^/song-10(00|01|02|03|05|06|07|08|10|11|12|13)', (403, ''), times=12)
@@ -745,6 +765,7 @@ def test_blocks_not_in_a_row_do_not_end_the_crawl(genius, tmp_path):
     assert len(genius.asked()) == 16 + 12 and set(states(tmp_path).values()) == {'complete'}
 
 
+@pytest.mark.slow
 def test_a_refused_token_ends_with_one_line(genius, tmp_path):
     genius.add('Tilly Ohm')
     options = ['--artists', 'Tilly Ohm', 'Kobalt Figgs']
@@ -758,6 +779,7 @@ def test_a_refused_token_ends_with_one_line(genius, tmp_path):
     assert len(genius.requests) == 2
 
 
+@pytest.mark.slow
 def test_no_network_ends_with_one_line(tmp_path):
     done = crawl(None, tmp_path, '--artists', 'X', 'Y', code=1)
     assert len(done.stderr.splitlines()) == 1 and "can't reach Genius; check the network" in done.stderr
@@ -792,6 +814,7 @@ def start(genius, cwd, *options):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
 
+@pytest.mark.slow
 @posix
 def test_a_killed_crawl_goes_on_where_it_was(genius, tmp_path):
     """It is killed before its 1st, 2nd, 3rd ... request is answered; no song on disk is asked for again."""
@@ -860,6 +883,7 @@ def test_ctrl_c_ends_a_wait_at_once(genius, tmp_path):
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_broken_files_are_fetched_again(genius, tmp_path):
     genius.add('Tilly Ohm', *'ABCDEF')
     folder = tmp_path / 'json' / 'tilly-ohm'
@@ -924,6 +948,7 @@ def test_a_read_only_folder_ends_the_crawl_before_the_first_request(genius, tmp_
 # ---- what the user sees ----
 
 
+@pytest.mark.slow
 @posix
 def test_progress_bars_on_a_terminal(genius, tmp_path):
     import pty

@@ -187,6 +187,7 @@ def test_bad_folders_and_options_are_refused(tmp_path):
         read_meta(tmp_path)
 
 
+@pytest.mark.slow
 def test_prepare_lyrics(songs, tmp_path):
     for name in ('gpt2', 'smollm2', 'char'):
         flags = ['--input', songs, f'--tokenizer={name}', '--out_dir', tmp_path / name]
@@ -205,6 +206,7 @@ def test_prepare_lyrics(songs, tmp_path):
     assert (tmp_path / 'gpt2' / 'train.bin').read_bytes() == first  # the same input, the same bytes
 
 
+@pytest.mark.slow
 def test_another_tokenizer_in_the_same_folder(songs, tmp_path):
     """The first one's tokenizer.json would be taken for the second one's."""
     for name in ('smollm2', 'gpt2'):
@@ -219,6 +221,7 @@ def test_another_tokenizer_in_the_same_folder(songs, tmp_path):
         tokenizer_from_meta(meta, tmp_path)
 
 
+@pytest.mark.slow
 def test_headers_and_jsonl(tmp_path):
     """Artist and title stand before each song, and meta.json says so; special tokens' names are text."""
     lyrics = [f'bar {i} <|endoftext|> [Artist: no]' for i in range(30)]
@@ -253,6 +256,7 @@ def test_the_hubs_reader(tmp_path):
         next(_read_hub(str(tmp_path), 'n'))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='needs /proc')
 def test_memory_stays_flat(tmp_path):
     """60 MB of songs in much less memory than that: their text alone, or their tokens, would take as much."""
@@ -271,6 +275,7 @@ def test_memory_stays_flat(tmp_path):
     assert int(result.stdout.split('more:')[1]) < 80e6, result
 
 
+@pytest.mark.slow
 def test_kills_and_full_disks_leave_the_old_files(tmp_path):
     """Killed in the middle (the input is a pipe that stays open), or with files that can't grow."""
     songs = [json.dumps(dict(text=f'{i} ' + 'yo ' * 999)) + '\n' for i in range(3000)]
@@ -314,6 +319,7 @@ def test_versions_of_a_song_stay_on_one_side(tmp_path):
     assert {tuple(splits) for splits in splits_of.values()} == {('train',) * 3, ('val',) * 3}
 
 
+@pytest.mark.slow
 def test_other_prepare_scripts(tmp_path):
     text = 'To be, or not to be: that is the question.\n' * 30
     (tmp_path / 'text.txt').write_text(text)
@@ -332,6 +338,7 @@ def test_other_prepare_scripts(tmp_path):
     assert counts['train']['documents'] + counts['val']['documents'] == 40 and counts['val']['documents'] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('args, words', [
     (['data/lyrics/prepare.py', '--input=nowhere.json'], "can't read nowhere.json"),
     (['data/lyrics/prepare.py', '--input=nobody/nothing'], "can't read 'nobody/nothing'"),

@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 
+import pytest
 from conftest import ROOT, run
 
 
+@pytest.mark.slow
 def test_demo(songs, tmp_path):
     data, out = tmp_path / 'data', tmp_path / 'out'
     run('data/lyrics/prepare.py', '--input', songs, '--tokenizer=smollm2', '--out_dir', data,

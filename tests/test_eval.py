@@ -39,6 +39,7 @@ def test_report_of_eval(evaluated):
     assert html.count('<img') == 3 and '<pre>' in html
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_same_loss_and_runs_are_compared(trained, char_data, evaluated, tmp_path):
     folder, numbers, _ = evaluated
     twice = torchrun(2, 'eval.py', f'--out_dir={trained[0]}', f'--dataset={char_data}', '--tasks=lyrics',
@@ -51,6 +52,7 @@ def test_two_processes_have_the_same_loss_and_runs_are_compared(trained, char_da
         assert words in table
 
 
+@pytest.mark.slow
 def test_train_logs_measures(char_data, tmp_path):
     printed = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=1',
                   '--eval_interval=1', '--eval_samples=2', '--sample_interval=1', '--batches=documents',
@@ -64,6 +66,7 @@ def test_train_logs_measures(char_data, tmp_path):
         assert 'density_excess' in row
 
 
+@pytest.mark.slow
 def test_a_text_is_evaluated_without_a_model(tmp_path):
     texts = ["[Hook]\nI got a table\nwe are able\n", "[Blah]\ncold stone\nmy phone\n"]
     (tmp_path / 'verse.txt').write_text('---------------\n'.join(texts))

@@ -56,6 +56,7 @@ def test_transformers_computes_the_same_logits(tmp_path, family):
     assert (back(idx) - logits).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_transformers_encodes_the_same_ids(tmp_path, gpt2):
     chars = CharTokenizer("".join(TEXTS))
     for name, tokenizer in (('gpt2', gpt2), ('char', chars), ('smollm2', load_tokenizer('smollm2'))):
@@ -73,6 +74,7 @@ def test_transformers_encodes_the_same_ids(tmp_path, gpt2):
         assert theirs.eos_token_id == theirs.bos_token_id == tokenizer.eot == back.eot
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize('family', ['llama, untied', 'gpt2'])
 def test_transformers_computes_the_same_logits_from_gguf(tmp_path, gpt2, family):

@@ -40,6 +40,7 @@ def greedy_without_a_cache(model, prompt, n, block_size=24):
     return ids[len(prompt):]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('smear', [0, 3])
 @pytest.mark.parametrize('pos', ['learned', 'rotary', 'alibi'])
 def test_greedy_equals_the_uncached_model(pos, smear):

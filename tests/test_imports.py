@@ -113,6 +113,7 @@ def test_there_are_no_reexports():
             assert len(body) <= 1 and all(isinstance(node, ast.Expr) for node in body), path
 
 
+@pytest.mark.slow
 def test_training_loads_nothing_of_rap(char_data, tmp_path):
     """A short run of train.py, in a process that lists its modules at its end."""
     code = "import atexit, sys\natexit.register(lambda: print('modules:', *sys.modules))\n" + RUN_SCRIPT
@@ -125,6 +126,7 @@ def test_training_loads_nothing_of_rap(char_data, tmp_path):
     assert not [name for name in modules if name.startswith(above)]
 
 
+@pytest.mark.slow
 def test_data_scripts_run_without_torch(tmp_path):
     """Cleaning and tokenizing run where torch can't be imported."""
     code = "import sys\nsys.modules['torch'] = None\n" + RUN_SCRIPT

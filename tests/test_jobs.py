@@ -145,6 +145,7 @@ def test_an_error_of_begin_is_raised_by_the_constructor():
 
 # ---- the queue of a server
 
+@pytest.mark.slow
 def test_32_clients_get_the_same_texts_as_one_alone(port):
     def fields(i):
         return dict(prompt='Yo\n', max_new_tokens=100, seed=i % 4, num_samples=1 + i % 4)
@@ -159,6 +160,7 @@ def test_32_clients_get_the_same_texts_as_one_alone(port):
     assert most_ahead > 1  # they did wait for each other
 
 
+@pytest.mark.slow
 def test_requests_wait_in_order_and_a_full_queue_refuses(port):
     waiting = []
     with model_in_use(port):

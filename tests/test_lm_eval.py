@@ -106,6 +106,7 @@ def test_encode_pair_by_hand():
         encode_pair(tokenizer, 'a', 'abcab', 4)
 
 
+@pytest.mark.slow
 def test_lyrics_loss_by_hand(tiny, rt):
     model, _, tokenizer = tiny
     songs = [(tokenizer.encode(text), text) for text in ("Kettle on, rent is due.\n" * 15, "yo")]
@@ -163,6 +164,7 @@ def test_log_likelihoods_and_lambada_equal_lm_eval(tiny, rt, reference):
     assert ours['acc'] == np.mean([greedy for _, greedy in wanted[: len(LAMBADA)]])
 
 
+@pytest.mark.slow
 def test_hellaswag_equals_lm_eval(tiny, rt, reference):
     from lm_eval.tasks.hellaswag.utils import preprocess
 

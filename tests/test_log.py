@@ -1,8 +1,10 @@
 """What a run logs: the rows of log.csv and the picture of its losses."""
 
+import pytest
 from conftest import TINY, rows, run
 
 
+@pytest.mark.slow
 def test_a_run_logs_its_health_and_draws_its_losses(char_data, tmp_path):
     flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=6', '--eval_interval=3',
              '--log_interval=2', '--grad_clip=0.5', '--log_maxima=True', '--batch_size_start=4',

@@ -62,6 +62,7 @@ def test_key_table_both_ways(reference):
     assert not missing or missing == {'lm_head.weight'} and config['tie_weights']
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_smollm2_equals_transformers():
     file = smollm2_file()
@@ -169,6 +170,7 @@ def test_every_parameter_has_a_gradient(switches):
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+@pytest.mark.slow
 def test_loading_draws_nothing_and_imports_no_compiler():
     code = """import sys, torch
 from model import GPT, GPTConfig

@@ -62,6 +62,7 @@ def test_nearest_song_by_hand():
 words = st.lists(st.sampled_from('a b c'.split()), max_size=30).map(' '.join)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(words, max_size=4), words)
 def test_against_every_pair(texts, text):

@@ -13,6 +13,7 @@ from conftest import ONE_THREAD, TINY, TORCHRUN, equal, losses, rows, run, start
 from safetensors.torch import load_file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('parallel', 'batches'),
                          [('ddp', 'documents'), ('ddp', 'stream'), ('fsdp', 'documents')])
 def test_two_processes_equal_one(char_data, tmp_path, parallel, batches):
@@ -35,6 +36,7 @@ def test_two_processes_equal_one(char_data, tmp_path, parallel, batches):
         assert all(torch.allclose(a[k], b[k], atol=1e-3) for k in a)
 
 
+@pytest.mark.slow
 def test_resume_with_another_number_of_processes(char_data, tmp_path):
     """2 processes with FSDP, then 1, then 2 with DDP: the losses and the data's order of one process all the
     way. With Muon, whose momentum is sharded too."""
@@ -55,6 +57,7 @@ def test_resume_with_another_number_of_processes(char_data, tmp_path):
     assert sorted(losses(tmp_path / 'ddp')) == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_fsdp_takes_less_memory(char_data, tmp_path, monkeypatch):
     """At 19M parameters, 0.08 GB, what a process is spared of weights, gradients and AdamW's state. (Without
     the variable, glibc keeps what was freed.)"""
@@ -92,6 +95,7 @@ def wait_for(path, process):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_comes_back(char_data, tmp_path):
     """torchrun --max-restarts: the run goes on from its last checkpoint, and ends as if nothing had been. An
     older run's checkpoints in the same folder are not taken for its own."""
@@ -114,6 +118,7 @@ def test_a_killed_worker_comes_back(char_data, tmp_path):
     assert equal(tmp_path / 'a/step-00000030', tmp_path / 'b/step-00000030')
 
 
+@pytest.mark.slow
 def test_a_restart_is_recognised_by_rdzv_id(char_data, tmp_path):
     """With several nodes torchrun's count of restarts differs between them, so --rdzv_id decides, and no name
     is none."""
@@ -126,6 +131,7 @@ def test_a_restart_is_recognised_by_rdzv_id(char_data, tmp_path):
         assert f'step {first - 1}: loss' not in result.stdout, run_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('to', ['torchrun', 'one worker'])
 def test_all_stop_at_the_same_step(char_data, tmp_path, to):
     """torchrun passes a signal on to all; a cluster's scheduler may send it to one. FSDP would hang if they

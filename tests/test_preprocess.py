@@ -168,6 +168,7 @@ def test_songs_that_look_like_other_pages():
     assert not any(selection.kind_by_text(each['lyrics'], each['title']) for each in DEMO)
 
 
+@pytest.mark.slow
 def test_pages_without_a_song_are_dropped_with_the_reason(tmp_path):
     save(
         tmp_path / 'json',
@@ -185,6 +186,7 @@ def test_pages_without_a_song_are_dropped_with_the_reason(tmp_path):
         'Hum': 'instrumental', 'Big Tape Tracklist': 'tracklist', 'Credits': 'credits'}
 
 
+@pytest.mark.slow
 def test_too_short_and_too_few_words(tmp_path):
     save(
         tmp_path / 'json',
@@ -280,6 +282,7 @@ def test_slang_and_ad_libs_count_as_english():
     assert selection.other_language(DEMO[0]['lyrics'], ['es']) == 'en'
 
 
+@pytest.mark.slow
 def test_the_language_option(tmp_path):
     french = '\n'.join([VERSES['fr'], *(f'{line} encore' for line in VERSES['fr'].split('\n'))])
     in_french = song(2, f'[Verse 1]\n{french}', language='en')  # the page's own language is often wrong
@@ -328,6 +331,7 @@ def test_exact_duplicates(tmp_path):
     assert {dropped['of'] for dropped in report['dropped_songs']} == {'tilly-ohm/1.json'}
 
 
+@pytest.mark.slow
 def test_the_best_copy_stays(tmp_path):
     text = song(1)['lyrics'] + '\n\n[Hook]\n' + lines(100, 4)
     words = text.replace('\n', ' \n ').split(' ')
@@ -350,6 +354,7 @@ def test_the_best_copy_stays(tmp_path):
     assert {dropped['of'] for dropped in report['dropped_songs']} == {'tilly-ohm/12.json'}
 
 
+@pytest.mark.slow
 def test_versions_share_a_group(tmp_path):
     hook = '[Chorus]\n' + lines(200, 8)
     save(tmp_path / 'json', song(1, title='Night Bus', lyrics=f'[Verse 1]\n{lines(1)}\n\n{hook}'),
@@ -400,6 +405,7 @@ def test_pairs_are_those_of_a_plain_comparison():
     assert not pairs
 
 
+@pytest.mark.slow
 def test_a_hundred_copies_of_one_song(tmp_path):
     save(
         tmp_path / 'json',
@@ -412,6 +418,7 @@ def test_a_hundred_copies_of_one_song(tmp_path):
 # ---- the script ----
 
 
+@pytest.mark.slow
 def test_one_entry_per_line_in_a_fixed_order(tmp_path):
     save(tmp_path / 'json', song(10), song(9), song(2, title='\u200bÖl &amp; “Gas”\u00a0(Remix)'))
     save(tmp_path / 'json', song(50, artist='Kobalt Figgs'), artist='kobalt-figgs')
@@ -432,6 +439,7 @@ def test_one_entry_per_line_in_a_fixed_order(tmp_path):
         'data.json', 'preprocess_report.json']
 
 
+@pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers(tmp_path):
     save(tmp_path / 'json', *(song(number % 190, id=number) for number in range(1, 205)))
     files = []
@@ -442,6 +450,7 @@ def test_same_bytes_for_any_number_of_workers(tmp_path):
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_the_shipped_songs_come_out_as_they_are(tmp_path):
     for each in DEMO:
         save(tmp_path / 'json', each, artist=fold_letters(each['artist']).replace(' ', '-'))
@@ -451,6 +460,7 @@ def test_the_shipped_songs_come_out_as_they_are(tmp_path):
     assert report['changed'] == report['dropped'] == {} and report['groups'] == len(DEMO) == 108
 
 
+@pytest.mark.slow
 def test_the_report(tmp_path):
     states = ['instrumental', 'unreleased', 'blocked']
     without_lyrics = [song(20 + n, '', state=state) for n, state in enumerate(states)]
@@ -480,6 +490,7 @@ def test_the_report(tmp_path):
     assert [line.split() for line in (table[0], table[-2])] == [['songs', 'in', '13'], ['songs', 'out', '2']]
 
 
+@pytest.mark.slow
 def test_artists_in_headers_by_option(tmp_path):
     save(tmp_path / 'json', song(1, f'[Verse 1 - Tilly Ohm]\n{lines(1)}'))
     assert result(tmp_path)[0]['Song 1']['text'].startswith('[Verse 1]\n')
@@ -493,6 +504,7 @@ def test_snippets():
     assert preprocess.snippet('aa', 'a') == ['aa', 'a'] and preprocess.snippet('', 'a') == ['', 'a']
 
 
+@pytest.mark.slow
 def test_broken_files_are_named_and_skipped(tmp_path):
     save(tmp_path / 'json', song(1))
     broken = [b'{"id": 5, "tit', b'', b'[]', b'null', b'{"title": "x"}', b'\xff\xfe{}', b'[' * 100000,
@@ -511,6 +523,7 @@ def test_broken_files_are_named_and_skipped(tmp_path):
     assert dropped == [f'tilly-ohm/{number}.json' for number in range(2, 10)]
 
 
+@pytest.mark.slow
 def test_half_a_surrogate_pair_does_not_crash(tmp_path):
     save(tmp_path / 'json', song(1, title='Bus \ud83d', lyrics=song(1)['lyrics'] + ' \udc00'))
     assert run(tmp_path).returncode == 0
@@ -525,6 +538,7 @@ def test_an_empty_folder_is_a_clear_error(tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_nothing_left_keeps_the_last_data_json(tmp_path):
     save(tmp_path / 'json', song(1))
     run(tmp_path)
@@ -534,6 +548,7 @@ def test_nothing_left_keeps_the_last_data_json(tmp_path):
     assert (tmp_path / 'out' / 'data.json').read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_save_dir_that_is_a_file_is_a_clear_error(tmp_path):
     save(tmp_path / 'json', song(1))
     (tmp_path / 'out').write_text('')
@@ -541,6 +556,7 @@ def test_a_save_dir_that_is_a_file_is_a_clear_error(tmp_path):
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and '--save_dir' in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs a POSIX system')
 @pytest.mark.parametrize('workers', [1, 2])
 def test_ctrl_c_ends_with_one_line(tmp_path, workers):

@@ -79,6 +79,7 @@ def test_bfloat16_over_a_cache(pos):
         assert (logits.float() - wanted[:, done - 1]).norm() < 0.05 * wanted[:, done - 1].norm()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_without_a_compiler_the_same_numbers_and_a_warning(monkeypatch, capsys):
     if isinstance(int8_kernel(), str):

@@ -202,6 +202,7 @@ def run_line(line, folder):
     run(script, *arguments, cwd=folder, OMP_NUM_THREADS='1')
 
 
+@pytest.mark.slow
 def test_marked_blocks_run(songs, tmp_path):
     """They run one after the other in a folder with text files, as a newcomer would run them."""
     for song in json.loads(songs.read_text(encoding='utf-8')):

@@ -23,6 +23,7 @@ def small_data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flags', [
     ['--batches=documents', '--dropout=0.1'],
     ['--batches=stream', '--dropout=0.1', '--dtype=bfloat16', '--lr_decay_iters=8', '--min_lr=1e-4'],
@@ -52,6 +53,7 @@ def test_resume_is_exact(char_data, small_data, tmp_path, flags):
     assert state_a == state_b | dict(settings=state_a['settings'])
 
 
+@pytest.mark.slow
 def test_changed_settings_are_named(trained, char_data, tmp_path):
     out, _ = trained
     shutil.copytree(out, tmp_path / 'out')
@@ -70,6 +72,7 @@ def test_changed_settings_are_named(trained, char_data, tmp_path):
     assert 'uses adamw: leave the option out' in result.message
 
 
+@pytest.mark.slow
 def test_patience(trained, char_data, tmp_path):
     """A learning rate that makes it worse: the run ends after two evaluations without a new best, which
     stays."""
@@ -84,6 +87,7 @@ def test_patience(trained, char_data, tmp_path):
     assert (tmp_path / 'out/best/config.json').read_text() == best
 
 
+@pytest.mark.slow
 def test_best_is_replaced_by_a_lower_loss_only(trained, char_data, tmp_path):
     """best/ from a step behind the checkpoint that the run goes on from is replaced by a lower loss only."""
     shutil.copytree(trained[0], tmp_path / 'out')
@@ -102,6 +106,7 @@ def test_best_is_replaced_by_a_lower_loss_only(trained, char_data, tmp_path):
     assert json.loads(path.read_text())['step'] == 45
 
 
+@pytest.mark.slow
 def test_a_new_run_removes_the_checkpoints_of_an_old_one(trained, char_data, tmp_path):
     shutil.copytree(trained[0], tmp_path / 'out')
     result = run('train.py', *TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}',
@@ -122,6 +127,7 @@ def test_a_damaged_best_is_not_used(trained, tmp_path):
     assert 'is damaged (model.safetensors has changed' in message
 
 
+@pytest.mark.slow
 def test_a_time_budget(char_data, tmp_path):
     flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--max_iters=1000000',
              '--eval_interval=1000000']

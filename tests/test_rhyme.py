@@ -262,6 +262,7 @@ def test_lines_on_one_rhyme_are_one_run():
     assert measures("a cat\na hat\nthat bat\nhis mat")['longest_run'] == 4
 
 
+@pytest.mark.slow
 def test_songs_rhyme_more_than_their_shuffled_lines():
     """The shipped songs were written in rhyme: their measures are beyond chance."""
     def shuffled(song):
@@ -287,6 +288,7 @@ def test_measures_of_anything(text):
         assert vowels(text[start:end].lower())
 
 
+@pytest.mark.slow
 def test_speed():
     """The limits are far above what was measured, 0.2 s, 0.1 µs, 0.4 ms, 3 ms and 4 ms, so that a busy
     machine passes."""

@@ -37,6 +37,7 @@ def write(model, tokenizer, n, scheme='AABB', syllables=None, on_token=None):
     return texts, tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('smear', [0, 2])
 def test_lines_rhyme_and_their_log_probabilities_are_the_models(smollm2, smear):
     model, tokenizer = smollm2
@@ -59,6 +60,7 @@ def test_lines_rhyme_and_their_log_probabilities_are_the_models(smollm2, smear):
     assert write(model, tokenizer, 1)[0] == texts[:1]  # the batch makes no difference
 
 
+@pytest.mark.slow
 def test_lines_have_the_syllables_asked_for(smollm2):
     [text, other], _ = write(*smollm2, 2, scheme='XX', syllables=8)
     counts = [syllables(line) for line in text.removeprefix(PROMPT).split('\n')[:-1]]

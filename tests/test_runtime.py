@@ -3,10 +3,12 @@
 import sys
 import time
 
+import pytest
 from conftest import TINY, losses, run, start
 from torch.distributed import TCPStore
 
 
+@pytest.mark.slow
 def test_compile_falls_back(char_data, tmp_path):
     """No compiler: one warning, and the same training. PATH hides the machine's own."""
     flags = [*TINY, f'--dataset={char_data}', '--max_iters=2']
@@ -17,6 +19,7 @@ def test_compile_falls_back(char_data, tmp_path):
     assert losses(tmp_path / 'a') == losses(tmp_path / 'b')
 
 
+@pytest.mark.slow
 def test_a_restart_ignores_the_address_of_the_previous_start():
     """torchrun's store lives through its restarts. Here each start's second process is there first: it must
     wait for the new first one, not for the address that the old one left."""

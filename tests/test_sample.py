@@ -154,6 +154,7 @@ def bytewise(trained, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['characters', 'bytes'])
 def test_one_sample_streams_to_a_terminal(trained, bytewise, kind):
     out = trained[0] if kind == 'characters' else bytewise
@@ -209,6 +210,7 @@ def test_a_sample_ends_before_the_first_stop_text(two_prompts):
         assert ended == text[: min((i for i in positions if i >= 0), default=None)]
 
 
+@pytest.mark.slow
 def test_header_lines(songs, tmp_path):
     run('data/lyrics/prepare.py', '--input', songs, '--tokenizer=char', '--out_dir', tmp_path,
         '--header=artist,title')
@@ -221,6 +223,7 @@ def test_header_lines(songs, tmp_path):
     assert texts(run('sample.py', *flags, '--title=Rain'))[0].startswith('[Title: Rain]\n[Hook]')
 
 
+@pytest.mark.slow
 def test_interactive(trained):
     out, _ = trained
     command = [sys.executable, 'sample.py', f'--out_dir={out}', '--interactive', '--bars=2', '--device=cpu']
@@ -233,6 +236,7 @@ def test_interactive(trained):
         assert len([line for line in answer.split('\n') if line.strip()]) == 2
 
 
+@pytest.mark.slow
 def test_rhymed_samples_of_a_character_model(trained, tmp_path):
     """Its endings can't be steered, but lines are chosen, shown and written as for other models."""
     out, _ = trained
@@ -261,6 +265,7 @@ def message(trained):
     return run_with
 
 
+@pytest.mark.slow
 def test_wrong_options_get_one_line(message, tmp_path):
     assert 'train one first' in message(f'--out_dir={tmp_path}')
     assert 'train one first' in message('--out_dir=nowhere')

@@ -56,6 +56,7 @@ def test_invalid_schemes(scheme):
         check_scheme(scheme)
 
 
+@pytest.mark.slow
 def test_words_of_a_vocabulary_that_rhyme():
     endings = Endings(load_tokenizer('smollm2'), 49152)
     words = {endings.texts[i] for i in endings.rhyming('along the river every day,', used={'pay'})}

@@ -39,6 +39,7 @@ def uninterrupted(char_data, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals(char_data, tmp_path, uninterrupted, number, code):
     """More of them, up to the process' very end, change nothing: the step is finished and saved, and the run
@@ -62,6 +63,7 @@ def test_signals(char_data, tmp_path, uninterrupted, number, code):
     assert losses_b == losses_a[: len(b)]
 
 
+@pytest.mark.slow
 def test_killed_runs(char_data, tmp_path, uninterrupted):
     """train.py killed at random moments, and started again each time: the end is that of the run that nobody
     killed."""
@@ -89,6 +91,7 @@ def test_killed_runs(char_data, tmp_path, uninterrupted):
     assert equal(uninterrupted / f'step-{STEPS:08d}', tmp_path / f'step-{STEPS:08d}')
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork here')
 def test_killed_saves(tmp_path):
     """A process that does nothing but save, killed at random moments: what it said was saved is there, and
@@ -123,6 +126,7 @@ def test_killed_saves(tmp_path):
         assert ckpt.best(tmp_path, 'a')[1] in (step, step + 1)
 
 
+@pytest.mark.slow
 def test_a_full_disk(char_data, tmp_path):
     """Files can't grow beyond 150 kB: the optimizer's state doesn't fit, and nothing that was there is
     lost."""
@@ -171,6 +175,7 @@ def a_dataset(folder, text='ab' * 999):
     return folder / 'data'
 
 
+@pytest.mark.slow
 def test_a_nan_is_left_out(tmp_path):
     """A token whose embedding is infinite spoils the batches that hold it: those steps are not taken, all
     others are."""
@@ -200,6 +205,7 @@ def test_a_nan_is_left_out(tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(tmp_path):
     """Rows from all over a file of 512 MB (with holes: nothing is on disk), most of whose pages are touched:
     a file that stays mapped would keep them."""

@@ -65,6 +65,7 @@ def test_gpt2_equals_tiktokens_gpt2(monkeypatch, tmp_path):
     assert GPT2.encode(LYRICS) == own.encode_ordinary(LYRICS)
 
 
+@pytest.mark.slow
 def test_smollm2_matches_transformers():
     from transformers import AutoTokenizer
 
@@ -162,6 +163,7 @@ def test_an_unknown_name_is_refused_with_the_choices():
         load_tokenizer('nobody/nothing')
 
 
+@pytest.mark.slow
 def test_import_loads_no_torch():
     """The data scripts tokenize without torch."""
     code = ("import sys, nanorap.dataset; from nanorap.tokenizer import load_tokenizer; "

@@ -41,6 +41,7 @@ def test_columns_of_log_csv(trained):
         'tokens_per_s', 'mfu', 'memory'}
 
 
+@pytest.mark.slow
 def test_eval_only_is_the_mean_over_the_split(trained, char_data):
     """By hand: the mean over all tokens of the split, in windows of one song each."""
     from model import GPT
@@ -60,6 +61,7 @@ def test_eval_only_is_the_mean_over_the_split(trained, char_data):
     assert sorted(losses(out)) == list(range(1, 41))  # it trained no further
 
 
+@pytest.mark.slow
 def test_fine_tuning_a_folder(songs, tmp_path):
     """A transformers GPT-2 without tokenizer files, cropped, on GPT-2 tokens; then that run as the start of
     another."""
@@ -96,6 +98,7 @@ def test_every_switch_trains(char_data, tmp_path):
     assert 'bfloat16' in result.stdout and {row['lr'] for row in rows(tmp_path) if 'lr' in row} == {1e-2}
 
 
+@pytest.mark.slow
 def test_a_resume_may_change_the_dtype(char_data, tmp_path):
     """float16 brings a gradient scaler, of which the float32 run left no state."""
     flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=2']
@@ -106,6 +109,7 @@ def test_a_resume_may_change_the_dtype(char_data, tmp_path):
     assert sorted(losses(tmp_path)) == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_best_is_the_lowest(char_data, tmp_path):
     """A learning rate that breaks a good model: best/ stays, and a NaN is never saved."""
     flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path}', '--eval_interval=5',
@@ -126,6 +130,7 @@ def test_best_is_the_lowest(char_data, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_wandb_offline(char_data, tmp_path):
     flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--max_iters=2', '--wandb_log']
     run('train.py', *flags, cwd=tmp_path)
@@ -139,6 +144,7 @@ def test_configs_are_accepted(config, tmp_path):
     assert 'no prepared data' in message
 
 
+@pytest.mark.slow
 def test_wrong_options_get_one_line(char_data, trained, tmp_path):
     def message(*args):
         flags = [*TINY, f'--dataset={char_data}', f'--out_dir={tmp_path / "out"}', '--max_iters=1']
@@ -169,6 +175,7 @@ def test_wrong_options_get_one_line(char_data, trained, tmp_path):
     assert 'no whole step-* folder' in message('--init_from=resume', f'--out_dir={tmp_path / "half"}')
 
 
+@pytest.mark.slow
 def test_data_of_another_tokenizer_is_refused(trained, tmp_path):
     out, _ = trained
     write_dataset(tmp_path, load_tokenizer('gpt2'), [('train', 'yo ' * 999), ('val', 'yo ' * 999)])

@@ -33,6 +33,7 @@ def test_files_have_security_headers_and_no_links_to_other_sites(port, path):
     assert 'http://' not in links and 'https://' not in links
 
 
+@pytest.mark.slow
 def test_other_machines_need_a_password(trained):
     flags = [f'--out_dir={trained[0]}', '--host=0.0.0.0', '--pretrained=']
     result = run('serve.py', *flags, '--password=secret', ok=False)

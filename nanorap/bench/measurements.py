@@ -125,10 +125,9 @@ def plot_scaling(content, path):
         spread = np.stack([median - costs.min(axis=1), costs.max(axis=1) - median])
         axes.errorbar(sizes, median, spread, fmt='o', capsize=3, label='measured: median, lowest, highest')
         centre_size, centre_cost = (np.exp(np.log(values).mean()) for values in (sizes, median))
-        for k, style, label in ((data['exponent'], '-', 'fitted'), (data['expected'], '--', 'that of the '
-                                                                                            'FLOPs')):
-            axes.plot(sizes, centre_cost * (sizes / centre_size) ** k, style, label=f'{label}: exponent '
-                                                                                    f'{k:.2f}')
+        for k, style, line in ((data['exponent'], '-', 'fitted'), (data['expected'], '--', "the FLOPs'")):
+            label = f'{line}: exponent {k:.2f}'
+            axes.plot(sizes, centre_cost * (sizes / centre_size) ** k, style, label=label)
         axes.set(xscale='log', yscale='log', xlabel=f'{axis} ({data["option"]})', ylabel='µs per token')
         axes.set_xticks(sizes, [f'{size:.0f}' for size in sizes], minor=False)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -86,7 +86,8 @@ def measure_training(o, rt, figures, build, make_model):
     raw_model = rt.shard(raw_model, raw_model.transformer.h)
     opt = new_optimizer(o, raw_model)
     first_batch = data.read(data.row_windows(0, o.batch_size))
-    model = rt.wrap(compile_or_eager(raw_model, o.compile, rt, *first_batch))
+    batches = o.batches if o.real_data else 'stream'
+    model = rt.wrap(compile_or_eager(raw_model, o.compile, rt, batches, *first_batch))
     if rt.is_main:
         print(f"{size.total / 1e6:.2f}M parameters on {describe(rt)}, {figures.about['dtype']}\n"
               f"per step: {o.batch_size} rows x {T} tokens x {o.micro_batches} micro-batch(es) x "
@@ -104,8 +105,8 @@ def measure_training(o, rt, figures, build, make_model):
     figures.add('work', 'TFLOP/s', [rate * flops_per_token / 1e12 for rate in rates])
     if peak_flops:
         shares = [rate * flops_per_token / peak_flops / rt.world_size for rate in rates]
-        figures.add('MFU', 'of the peak', shares, f"a matmul reaches {peak_flops / 1e12:.3g} TFLOP/s per "
-                                                  "process")
+        peak = f"a matmul reaches {peak_flops / 1e12:.3g} TFLOP/s per process"
+        figures.add('MFU', 'of the peak', shares, peak)
     for part in laps[0][0]:
         times = [parts[part] for parts, _ in laps]
         figures.add(part, 's', times, f"{sum(times) / sum(seconds):.1%} of the step")
@@ -182,8 +183,8 @@ def measure_decoding(o, rt, figures, make_model, given):
                 figures.add(f'prefill, {name}', 'tokens/s', prefill)
             bytes_per_weight = 1 if quantize else dtype.itemsize
             share = np.median(decoding) / batch * n_read * bytes_per_weight / speed
-            figures.add(f'decoding, {name}, batch {batch}', 'tokens/s', decoding, f"{share:.0%} of the "
-                                                                                  "bandwidth")
+            of_bandwidth = f"{share:.0%} of the bandwidth"
+            figures.add(f'decoding, {name}, batch {batch}', 'tokens/s', decoding, of_bandwidth)
 
     # 2) the same work by other programs
     dtypes = {name: dtype for name, (dtype, quantize) in formats.items() if not quantize}
@@ -313,9 +314,10 @@ def measure_scaling(o, rt, figures, build):
                              flops_per_token=work, exponent=exponent(sizes, medians),
                              expected=exponent(sizes, work))
         for point, us, n in zip(points, medians, work, strict=True):
-            mfu = [f"MFU {n / us * 1e6 / peak_flops:.0%}"] if peak_flops else []
-            figures.add(f'{axis} {point[1]}', 'us/token', costs[point], f"{n / 1e6:,.3g} MFLOPs per "
-                                                                        "token", *mfu)
+            more = [f"{n / 1e6:,.3g} MFLOPs per token"]
+            if peak_flops:
+                more.append(f"MFU {n / us * 1e6 / peak_flops:.0%}")
+            figures.add(f'{axis} {point[1]}', 'us/token', costs[point], *more)
         print(f"-> cost grows with {axis}^{scaling[axis]['exponent']:.2f}, "
               f"FLOPs with {axis}^{scaling[axis]['expected']:.2f}")
     figures.more['scaling'] = scaling
