@@ -21,9 +21,22 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanorap.rap import colour
 from nanorap.rap import phonemes as phonemes_module
-from nanorap.rap.phonemes import VOWELS, lexicon, phonemes, vowels
-from nanorap.rap.rhyme import density, measures, rhyme_scheme, rhymes, rhyming_words, syllables
+from nanorap.rap.novelty import Songs, copies, novelty
+from nanorap.rap.numbers import readings_of
+from nanorap.rap.phonemes import VOWELS, known, lexicon, phonemes, vowels
+from nanorap.rap.rhyme import (
+    density,
+    measures,
+    rhyme_scheme,
+    rhymes,
+    rhyming_words,
+    split_words,
+    syllables,
+    without_ad_lib,
+)
+from nanorap.rap.sections import structure
 
 # texts of words that may rhyme, and of anything at all
 WORDS = ("time rhyme lady baby poet know it me eternity runnin' '90s 2pac café heav'n (yeah) [Hook] love "
@@ -72,6 +85,52 @@ def test_phonemes(word, sounds):
 
 def test_all_pronunciations_of_a_word():
     assert {('W', 'IH1', 'N', 'D'), ('W', 'AY1', 'N', 'D')} == set(phonemes('wind'))
+
+
+@pytest.mark.parametrize('word, sounds', [
+    # -in' is -ing, by the lexicon or by the word below it, also where the lexicon has a name (lovin)
+    ("ridin'", 'R AY1 D IH0 N'), ('ridin’', 'R AY1 D IH0 N'), ('hatin', 'HH EY1 T IH0 N'),
+    ("lovin'", 'L AH1 V IH0 N'), ("nothin'", 'N AH1 TH IH0 N'), ("vibin'", 'V AY1 B IH0 N'),
+    ("finessin'", 'F IH0 N EH1 S IH0 N'), ("flexin'", 'F L EH1 K S IH0 N'), ("feelin's", 'F IY1 L IH0 N Z'),
+    ('vibing', 'V AY1 B IH0 NG'), ('cabin', 'K AE1 B AH0 N'), ('begin', 'B IH0 G IH1 N'),
+    # -a is -er
+    ('brotha', 'B R AH1 DH AH0'), ('killah', 'K IH1 L AH0'), ('playa', 'P L EY1 AH0'),
+    ('gangstaz', 'G AE1 NG S T AH0 Z'), ('suga', 'SH UH1 G AH0'), ('rappa', 'R AE1 P AH0'),
+    ('banana', 'B AH0 N AE1 N AH0'),
+    # letter by letter
+    ('NYC', 'EH2 N W AY2 S IY1'), ('n.y.c.', 'EH2 N W AY2 S IY1'), ('TV', 'T IY2 V IY1'),
+    ('tv', 'T IY2 V IY1'),
+    ('BMW', 'B IY2 EH2 M D AH1 B AH0 L Y UW2'), ("DJ's", 'D IY2 JH EY1 Z'), ('MCs', 'EH2 M S IY1 Z'),
+    ('GPS', 'JH IY2 P IY2 EH1 S'), ('PhD', 'P IY2 EY2 CH D IY1'), ('LA', 'EH2 L EY1'), ('la', 'L AA1'),
+    ('NASA', 'N AE1 S AH0'), ('COVID', 'K OW1 V IH0 D'), ('GOAT', 'G OW1 T'),
+    # numbers and money
+    ('10,000', 'T EH1 N TH AW1 Z AH0 N D'), ('20%', 'T W EH1 N T IY0 P ER0 S EH1 N T'),
+    ('$5', 'F AY1 V D AA1 L ER0 Z'), ('$1', 'W AH1 N D AA1 L ER0'), ('911', 'N AY1 N W AH1 N W AH1 N'),
+    ('808', 'EY1 T OW1 EY1 T'), ('2.5', 'T UW1 P OY1 N T F AY1 V'), ('007', 'OW1 OW1 S EH1 V AH0 N'),
+    # masked words, and signs in place of letters
+    ('f*ck', 'F AH1 K'), ('sh!t', 'SH IH1 T'), ('b****', 'B IH1 CH'),
+    ("motherf**kin'", 'M AH1 DH ER0 F AH2 K IH0 N'),
+    ('A$AP', 'EY1 S AE2 P'), ("I'ma", 'AY1 M AH0'), ('imma', 'AY1 M AH0'),
+])
+def test_the_words_of_rap(word, sounds):
+    assert phonemes(word)[0] == tuple(sounds.split())
+
+
+@pytest.mark.parametrize('word, readings', [
+    ('$1,250.50', ['one thousand two hundred fifty dollars fifty cents',
+    'one thousand two hundred fifty fifty']),
+    ('911', ['nine one one', 'nine eleven']), ('420', ['four twenty', 'four two oh']),
+    ('300', ['three hundred']),
+    ('$10k', ['ten k', 'ten thousand dollars']), ('£2.01', ['two pounds one penny', 'two oh one']),
+    ('$0.99', ['ninety nine cents']), ('1,999', ['one thousand nine hundred ninety nine']),
+    ('1999', ['nineteen ninety nine']),
+    ('1900', ['nineteen hundred']), ("'90s", ['ninetys']), ('21st', ['twenty first']),
+    ('9mm', ['nine millimeter']),
+    ('#1', ['number one']), ('2pac', ['two pac']), ('24-7', ['twenty four seven']),
+    ('9' * 13, ['nine ' * 12 + 'nine']),
+])
+def test_readings_of_numbers(word, readings):
+    assert [' '.join(reading) for reading in readings_of(word)] == readings
 
 
 @pytest.mark.parametrize('word', ['', '-', "'", '日本', '🎤', '٣'])
@@ -130,6 +189,72 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_rhymes(a, b, kind, count):
     assert rhymes(a, b) == rhymes(b, a) == (kind, count, False)
     assert bool(rhymes(a, b)) == (kind != 'none')
+
+
+def test_every_rhyme_in_ing_is_one_without_its_g():
+    """By the lexicon's words in -ing of two syllables, with a word of the same rhyme each."""
+    by_rhyme = collections.defaultdict(list)
+    for word in sorted(lexicon()):
+        sounds = known(word)[0]
+        if word.endswith('ing') and sounds[-2:] == ('IH0', 'NG') and len(vowels(word)) == 2:
+            first_vowel = min(i for i, sound in enumerate(sounds) if sound[-1].isdigit())
+            by_rhyme[sounds[first_vowel:]].append(word)
+    pairs = [words[:2] for words in by_rhyme.values() if len(words) > 1 and rhymes(*words[:2])]
+    assert len(pairs) > 300
+    for apostrophe in ("'", '’', ''):
+        silent = [pair for pair in pairs if not rhymes(*(word[:-1] + apostrophe for word in pair))]
+        assert not silent
+
+
+@pytest.mark.parametrize('a, b', [
+    ("hatin'", "waitin'"), ("chasin'", "racin'"), ("vibin'", "drivin'"), ('hatin', 'debating'),
+    ("ridin'", "hidin'"),
+    ('killa', 'pillar'), ('brotha', 'another'), ('playa', 'layer'), ('neva', 'clever'), ('killa', 'vanilla'),
+    ('sistas', 'blisters'), ('dolla', 'collar'),
+    ('NYC', 'free'), ('off to NYC', 'OG'), ('TV', 'free'), ('my tv', 'CD'), ('DJ', 'day'), ('BMW', 'crew'),
+    ('from L.A.', 'okay'), ("WE'RE ON TV", 'so free'),
+    ('10,000', 'thousand'), ('911', 'the gun'), ('9/11', 'seven'), ('20%', 'went'), ('$5', 'hollers'),
+    ('f*ck', 'luck'), ('what the f***', 'stuck'), ('A$AP', 'clap'), ("I'ma", 'climber'),
+])
+def test_rhymes_in_the_words_of_rap(a, b):
+    assert rhymes(a, b)
+
+
+@pytest.mark.parametrize('a, b', [
+    ('NYC', 'stick'), ('LOVE', 'free'), ('TO THE BEAT', 'free'), ('TV', 'vision'), ('vanilla', 'villain'),
+    ("robin'", 'begin'),
+])
+def test_no_rhymes_in_the_words_of_rap(a, b):
+    assert not rhymes(a, b)
+
+
+@pytest.mark.parametrize('end', [
+    '(ayy, ayy, ayy)', '(uh)', "(yeah, yeah, let's go)", '[laughs]', '*coughs*', '{sighs}', '<gunshots>',
+    'x2', '(x2)',
+    '[2x]', '×3', ', uh', ', yeah', ', yeah, yeah', ', ayyyy', '... uh-huh', '! Woo!', '— yo', ', oh yeah',
+    ' (boom) [laughs] x2',
+])
+def test_what_hangs_behind_the_last_word(end):
+    line = f'we drive all night {end}'
+    assert without_ad_lib(line).rstrip(' .') == 'we drive all night'
+    assert rhymes(line, 'turn on the light').kind == 'perfect'
+    assert rhymes(line, 'turn on the light, yeah').kind == 'perfect'
+
+
+@pytest.mark.parametrize('line', [
+    'yeah', '(yeah)', 'oh, yeah', '[laughs]', 'x2', 'oh hell yeah', 'turn left, then right',
+    'what the f***', 'a sh*t b****',
+    'the wall (and everyone was calling)', 'say no, no',
+])
+def test_ends_of_lines_that_stay(line):
+    assert without_ad_lib(line) == line
+
+
+def test_words_of_a_text():
+    text = "At the ATM in N.Y.C. I drew $1,250.50, 20% of A$AP's 10,000 f*cks"
+    assert split_words(text) == ['at', 'the', 'a.t.m.', 'in', 'n.y.c.', 'i', 'drew', '$1,250.50', '20%', 'of',
+                                 "a$ap's", '10,000', 'f*cks']
+    assert split_words('NOW LOOK AT US ON TV') == ['now', 'look', 'at', 'us', 'on', 't.v.']
 
 
 def test_homophones_are_marked():
@@ -200,8 +325,9 @@ def test_schemes_of_anything(lines):
     assert len(labels) == len(lines)
     # new labels come in order, as one writes them
     assert list(dict.fromkeys(labels)) == [chr(ord('a') + i) for i in range(len(set(labels)))]
-    # case, quotes and full stops don't matter
-    plain = [line.isascii() and line.replace(' ', '').isalpha() for line in lines]
+    # case, quotes and full stops don't matter, but for letters in capitals that may be an initialism
+    plain = [line.isascii() and line.replace(' ',
+    '').isalpha() and set(line.split()) <= {*WORDS, 'cat'} for line in lines]
     quoted = [f'"{line.upper()}."' if is_plain else line for line, is_plain in zip(lines, plain, strict=True)]
     assert rhyme_scheme(quoted) == labels
 
@@ -303,6 +429,34 @@ def test_speed():
     rhyme_scheme(lines)
     assert len(lines) == 100 and min(timeit.repeat(lambda: rhyme_scheme(lines), number=1, repeat=3)) < 0.05
     assert len(words) == 500 and min(timeit.repeat(lambda: density(words), number=1, repeat=3)) < 0.02
+
+
+ODD_TEXTS = {
+    'blanks': ' ', 'tabs': '\t', 'digits': '7', 'line breaks': '\n', 'blanks and breaks': ' \n',
+    'one letter': 'a',
+    'letters': 'kettle', 'apostrophes': "'", 'hyphens': '-', 'hyphened': 'a-', 'brackets': '[',
+    'closing brackets': ']',
+    'headers': '[a]', 'parentheses': '(', 'closing': ')', 'ad-libs': '(a)', 'stars': '*', 'directions': '*a*',
+    'thousands': '111,', 'decimals': '1.', 'initialisms': 'A.', 'numbers in the margin': '1  ',
+    'tabs and digits': '\t1',
+    'interjections': ', yeah', 'times': 'x2 ', 'one word': 'la ', 'one word a line': 'la\n',
+    'accents': 'e\u0301',
+    'lines': 'the night is bright\n', 'emoji': '🎤', 'zeros': '\0', 'masks': 'f*', 'dollars': '$',
+    'letters and digits': 'a1',
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ODD_TEXTS)
+def test_no_text_takes_time_quadratic_in_its_length(kind):
+    """100 kB of each kind take two seconds at most here; what is quadratic takes minutes."""
+    piece = ODD_TEXTS[kind]
+    text = piece * (100_000 // len(piece))
+    songs = Songs(['la ' * 500, 'the night is bright\n' * 100])
+    readings_of('1')  # loads what reads numbers
+    for analyse in (colour.annotate, colour.fragment, structure, lambda text: measures(text, shuffles=1),
+                    lambda text: novelty(songs, text), lambda text: copies(songs, text)):
+        assert timeit.timeit(lambda: analyse(text), number=1) < 20  # noqa: B023
 
 
 # ---- annotated verse

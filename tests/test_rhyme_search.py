@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from model import GPT
+from model import GPT, GPTConfig
 from nanorap.cache import KVCache
+from nanorap.common import UserError
 from nanorap.quantize import pack
 from nanorap.rap.rhyme import syllables
 from nanorap.rap.rhyme_search import RhymeSearch
@@ -70,3 +71,18 @@ def test_lines_have_the_syllables_asked_for(smollm2):
     texts, tokens = write(*smollm2, 2, scheme='XX', syllables=8,
                           on_token=lambda sample, n: sample == 0 and n == 5)
     assert len(tokens[0]) == 5 and text.startswith(texts[0]) and texts[1] == other
+
+
+def test_a_short_request_needs_no_more_context_than_two_lines(smollm2):
+    model, tokenizer = smollm2
+    search = RhymeSearch(Endings(tokenizer, tokenizer.vocab_size), 'AABB', candidates=2)
+    options = dict(num_samples=1, max_new_tokens=5, vocab_size=tokenizer.vocab_size, eot=tokenizer.eot,
+                   seed=0)
+    tokens = []
+    search(model, partial(KVCache, model.config), [[tokenizer.eot]],
+           lambda _, token, logprob: tokens.append(token), **options)
+    assert 1 <= len(tokens) <= 5
+
+    small = GPT(GPTConfig(block_size=64, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=1, n_embd=8))
+    with pytest.raises(UserError, match='block_size of 72 or more, not 64'):
+        search(small, partial(KVCache, small.config), [[tokenizer.eot]], tokens.append, **options)

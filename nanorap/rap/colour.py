@@ -14,9 +14,8 @@ from itertools import accumulate, groupby
 
 from nanorap.rap.phonemes import vowels
 from nanorap.rap.rhyme import (
-    NOT_WORDS,
     WEAK,
-    WORD,
+    find_words,
     rhyme_label,
     rhymes,
     rhyming_words,
@@ -71,15 +70,12 @@ def multisyllabic_words(stanza, ends):
     for i, label in rhyming_lines:
         partners = [j for j, other in rhyming_lines if other == label and 0 < abs(i - j) <= 4]
         n_left = max((rhymes(lines[j], lines[i]).syllables for j in partners), default=0)
-        matches = WORD.finditer(NOT_WORDS.sub('', without_ad_lib(lines[i])))
-        for match in reversed(list(matches)):
+        for start, end, word in reversed(find_words(without_ad_lib(lines[i]))):
             if n_left < 1:
                 break
-            start, end = starts[i] + match.start(), starts[i] + match.end()
-            n_syllables = len(vowels(match.group().lower()))
-            n_left -= n_syllables
-            if n_syllables and (start, end) not in last_words:
-                yield start, end, label
+            n_left -= len(vowels(word))
+            if (starts[i] + start, starts[i] + end) not in last_words:
+                yield starts[i] + start, starts[i] + end, label
 
 
 def internal_rhymes(stanza, ends, taken):
@@ -87,21 +83,23 @@ def internal_rhymes(stanza, ends, taken):
 
     ends: rhyming_words() of the stanza. taken: where words start that have a colour already.
     """
+    words = find_words(stanza)
+    label_of = {start: label for start, _, label in ends}
     words_of = {}  # label -> the last words of its lines
-    for start, end, label in ends:
-        words_of.setdefault(label, set()).add(stanza[start:end].lower())
+    for start, _, word in words:
+        if start in label_of:
+            words_of.setdefault(label_of[start], set()).add(word)
 
     def rhymes_perfectly(word, others):
         pairs = (rhymes(word, other) for other in others)
         return word not in others and any(rhyme and rhyme.kind != 'slant' for rhyme in pairs)
 
-    for match in WORD.finditer(NOT_WORDS.sub(lambda m: ' ' * len(m.group()), stanza)):
-        word = match.group().lower()
-        if match.start() in taken or word.strip("'’") in WEAK or not vowels(word):
+    for start, end, word in words:
+        if start in taken or word.strip("'") in WEAK:
             continue
         for label, others in words_of.items():
             if rhymes_perfectly(word, others):
-                yield match.start(), match.end(), label
+                yield start, end, label
                 break
 
 

@@ -132,13 +132,29 @@ def matches(songs, ids):
             at = at[songs.ids[at - 1] != ids[i - 1]]
             if longest[i - 1] > ANCHOR:
                 longest[i], where[i] = longest[i - 1] - 1, where[i - 1] + 1
-        n = 0
-        while len(at) and i + n < len(ids):  # word by word, since two hashes may be equal by chance
-            at = at[songs.ids[at + n] == ids[i + n]]
-            n += len(at) > 0
-            if len(at) and n > longest[i] and n >= ANCHOR:
-                longest[i], where[i] = n, at[0]
+        runs = run_lengths(songs, at, ids[i:])
+        best = runs.max(initial=0)
+        if best >= ANCHOR and best > longest[i]:
+            longest[i], where[i] = best, at[runs.argmax()]
     return longest, where
+
+
+def run_lengths(songs, at, ids):
+    """Return for each position `at` in songs.ids how many of the ids stand there in the same order.
+
+    The ids are compared, since two hashes may be equal by chance; in blocks that double, since a song may
+    repeat a word a thousand times.
+    """
+    lengths, active, n = np.zeros(len(at), np.int64), np.arange(len(at)), 0
+    while len(active) and n < len(ids):
+        expected = ids[n : n + max(16, n)]
+        # clip: behind the last song stands its separator, which equals no word
+        found = songs.ids.take(at[active][:, None] + np.arange(n, n + len(expected)), mode='clip')
+        is_equal = found == expected
+        is_whole = is_equal.all(axis=1)
+        lengths[active] = n + np.where(is_whole, len(expected), is_equal.argmin(axis=1))
+        active, n = active[is_whole], n + len(expected)
+    return lengths
 
 
 def novelty(songs, text):

@@ -4,9 +4,11 @@ word.
     phonemes('poet')    # (('P', 'OW1', 'AH0', 'T'),)
     phonemes('hunnid')  # (('HH', 'AH1', 'N', 'IH0', 'D'),), by the rules of spelling
 
-The package gruut-lang-en (MIT) carries what this reads: a lexicon, and a letter-to-sound model for words that
-it lacks. Words of other languages are guessed as if they were English, and scripts other than Latin have no
-sound.
+    phonemes('NYC')     # (('EH2', 'N', 'W', 'AY2', 'S', 'IY1'),), letter by letter
+
+The package gruut-lang-en (MIT) carries what this reads: a lexicon, and a letter-to-sound model for words
+that it lacks. Rap's own spellings (hatin', brotha) are first led back to words that the lexicon has. Words of
+other languages are guessed as if they were English, and scripts other than Latin have no sound.
 """
 
 import re
@@ -16,23 +18,49 @@ from base64 import b64decode, b64encode
 from functools import cache, lru_cache
 
 from nanorap.common import package_file
+from nanorap.rap.numbers import readings_of
 
 ADVICE = "pip install -r requirements.txt"
 IPA = 'ɑ æ ʌ ə ɔ aʊ aɪ ɛ ɚ eɪ ɪ i oʊ ɔɪ ʊ u b t͡ʃ d ð f ɡ h d͡ʒ k l m n ŋ p ɹ s ʃ t θ v w j z ʒ'.split()
 ARPABET = dict(zip(IPA, 'AA AE AH AH AO AW AY EH ER EY IH IY OW OY UH UW B CH D DH F G HH JH K L M N NG '
                         'P R S SH T TH V W Y Z ZH'.split(), strict=True))
 VOWELS = frozenset('AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW'.split())
-# a wrong variant in the lexicon (me as may), and slang that is not said as it is spelled
-CORRECTIONS = {'me': ['m ˈi'], 'bruh': ['b ɹ ˈʌ'], 'gon': ['ɡ ˈoʊ n']}
-UNITS = ('zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen '
-         'sixteen seventeen eighteen nineteen').split()
-TENS = 'twenty thirty forty fifty sixty seventy eighty ninety'.split()
-ORDINALS = {'one': 'first', 'two': 'second', 'three': 'third', 'five': 'fifth', 'eight': 'eighth',
-            'nine': 'ninth', 'twelve': 'twelfth'}
+# a wrong variant in the lexicon (me as may, TV as television), and slang that is not said as it is spelled
+CORRECTIONS = {
+    'me': ['m ˈi'], 'tv': ['t ˌi v ˈi'], 'bruh': ['b ɹ ˈʌ'], 'gon': ['ɡ ˈoʊ n'],
+    **dict.fromkeys(("i'ma", "i'mma", 'ima', 'imma'), ['ˈaɪ m ə']),
+    'shoulda': ['ʃ ˈʊ d ə'], 'woulda': ['w ˈʊ d ə'], 'coulda': ['k ˈʊ d ə'],
+    # names in the lexicon, which rap uses for words in -er
+    'playa': ['p l ˈeɪ ə', 'p l ˈaɪ ə'], 'balla': ['b ˈɔ l ə'], 'rolla': ['ɹ ˈoʊ l ə'],
+    'eva': ['ˈɛ v ə', 'ˈi v ə'], 'neva': ['n ˈɛ v ə'], 'cleva': ['k l ˈɛ v ə'], 'wonda': ['w ˈʌ n d ə'],
+    'otha': ['ˈʌ ð ə'], 'hata': ['h ˈeɪ t ə'],
+}
 VOICELESS = ('P', 'T', 'K', 'F', 'TH', 'S', 'SH', 'CH')
 SIBILANTS = ('S', 'Z', 'SH', 'ZH', 'CH', 'JH')
-NUMBER = '[0-9]{1,12}(?:(?:st|nd|rd|th|s)(?![a-z]))?'
-SIZES = ((10**9, 'billion'), (10**6, 'million'), (1000, 'thousand'), (100, 'hundred'))
+LONGEST_WORD = 64  # letters; of a longer run only the end is said, so that no text can take forever
+
+# ---- words that are said letter by letter
+
+# in whatever case
+INITIALISMS = frozenset('tv dj mc cd dvd mtv hbo bbc cnn nba nfl nhl mlb ufc wwe fbi cia irs atf dea lapd '
+                        'nypd nyc atl usa uk ucla ceo vip mvp suv bmw gps atm phd dna lsd pcp thc hiv ufo diy omg '
+                        'wtf lmao brb sms html pc'.split())
+# these are words, too, and letters only in capitals
+CAPITAL_INITIALISMS = frozenset('ac ai aka am ap er fm hr id ip la lax mia og pa pm pr rip us va'.split())
+# capitals that can be said as a word: NASA, COVID
+PRONOUNCEABLE = re.compile('(?:[bcdfgkpst][hlrw]|s[ckmnpt]|[^aeiou])?[aeiou](?:[^aeiou]{1,2}[aeiou])*'
+                           '(?:[lmnrs]?[^aeiou])?')
+DOTTED = re.compile(r"((?:[a-z]\.){2,})('?[sd])?")
+
+# ---- masked words
+
+# words that are written with stars and the like in place of letters, longer ones first
+MASKED_WORDS = ('bastard pussy bitch whore nigga nigger murder suicide faggot fuck shit cunt cock dick damn '
+                'piss slut kill drug rape hell hoe ass sex gun die').split()
+MASKS = '*#@$!_'
+MASKED = {word: re.compile(word[0] + ''.join(f'[{letter}{re.escape(MASKS)}]' for letter in word[1:]))
+          for word in MASKED_WORDS}
+LETTER_SIGNS = str.maketrans('$@!', 'sai')  # A$AP, @ss, sh!t
 
 
 @cache
@@ -77,15 +105,57 @@ def known(word):
     return [arpabet(sounds.split()) for sounds in lexicon().get(word, ())]
 
 
+def stem_words(stem):
+    """Return the words of the lexicon that a stem before a vowel may come from, the likeliest first.
+
+    vib (vibin') -> vibe; hat (hatin') -> hate, hat; sitt (sittin') -> sit
+    """
+    if stem[-2:-1] == stem[-1:]:
+        words = [stem, stem + 'e', stem[:-1]] if stem[-1:] in 'lsfz' else [stem[:-1], stem]
+    elif re.search('(?:^|[^aeiou])[aeiouy][^aeiouwxy]$', stem):  # a word in -at would write hattin'
+        words = [stem + 'e', stem]
+    else:
+        words = [stem, stem + 'e']
+    return [word for word in words if word in lexicon()]
+
+
+def dropped_g(word):
+    """Return the pronunciations of a word in -in that stands for -ing: vibin -> vibing without its g."""
+    if not word.endswith('in'):
+        return []
+    ing_forms = [sounds for sounds in known(word + 'g') if sounds[-2:] == ('IH0', 'NG')]
+    if ing_forms or word in lexicon():
+        return [sounds[:-1] + ('N',) for sounds in ing_forms]
+    return [sounds + ('IH0', 'N') for base in stem_words(word[:-2])[:1] for sounds in known(base)]
+
+
+def dropped_r(word):
+    """Return the pronunciations of a word in -a that stands for -er: brotha -> brother without its r."""
+    stem = re.sub('(?:a|ah|uh)$', '', word)
+    if stem == word or len(stem) < 2:
+        return []
+    r_forms = [sounds for ending in ('er', 'or', 'ar') for sounds in known(stem + ending)
+               if sounds[-1] == 'ER0']
+    if r_forms:
+        return [sounds[:-1] + ('AH0',) for sounds in r_forms]
+    return [sounds + ('AH0',) for base in stem_words(stem)[:1] for sounds in known(base)]
+
+
 def derived(word):
     """Return the pronunciations of a word that the lexicon lacks, from words that it has.
 
-    It may be a word with -s or -ed, or of two parts (firelight).
+    It may be a word in -in or -a for -ing or -er, one with -s, -z, -ed or -ing, or of two parts (firelight).
     """
-    for ending in ("'s", 's', 'es', "'d", 'd', 'ed'):
+    if pronunciations := dropped_g(word) or dropped_r(word):
+        return pronunciations
+    for ending in ("'s", 's', 'es', 'z', "'d", 'd', 'ed'):
         base = word.removesuffix(ending)
-        if base != word and len(base) > 2 and base in lexicon():
-            return [with_ending(sounds, ending[-1]) for sounds in known(base)]
+        if base != word and len(base) > 2:
+            pronunciations = known(base) or dropped_g(base) or dropped_r(base)
+            if pronunciations:
+                return [with_ending(sounds, ending[-1]) for sounds in pronunciations]
+    if word.endswith('ing') and (bases := stem_words(word.removesuffix('ing'))):
+        return [sounds + ('IH0', 'NG') for sounds in known(bases[0])]
     for cut in range(3, len(word) - 2):
         first, second = word[:cut], word[cut:]
         if first in lexicon() and second in lexicon():
@@ -96,9 +166,9 @@ def derived(word):
 
 
 def with_ending(sounds, letter):
-    """Return the sounds of a word with -s or -ed; letter: 's' or 'd'."""
+    """Return the sounds of a word with -s or -ed; letter: 's', 'z' or 'd'."""
     last = sounds[-1]
-    if letter == 's':
+    if letter in 'sz':
         return sounds + (('IH0', 'Z') if last in SIBILANTS else ('S',) if last in VOICELESS else ('Z',))
     return sounds + (('IH0', 'D') if last in ('T', 'D') else ('T',) if last in VOICELESS else ('D',))
 
@@ -119,36 +189,46 @@ def guess(letters):
     return arpabet(sound for tag in tags for sound in tag.split('|'))
 
 
-def numeral(n):
-    """Return a number's words: 1999 -> ['nineteen', 'ninety', 'nine'].
+@lru_cache(maxsize=1 << 16)
+def normalize_word(word, in_capitals=False):
+    """Return a word in lower case with straight apostrophes, and an initialism with dots: NYC -> n.y.c.
 
-    From 1100 to 1999 and from 2010 to 2099 it is read as a year.
+    in_capitals: the whole line is, so that capitals don't tell what is an initialism. Words in capitals that
+    the lexicon has (LOVE), or that are pronounceable (NASA), are words.
     """
-    if n < 20:
-        return [UNITS[n]]
-    if n < 100:
-        tens, units = divmod(n, 10)
-        return [TENS[tens - 2]] + (numeral(units) if units else [])
-    if 1100 <= n < 2000 or 2010 <= n < 2100:
-        century, year = divmod(n, 100)
-        if year == 0:
-            return [*numeral(century), 'hundred']
-        return numeral(century) + (['oh'] if year < 10 else []) + numeral(year)
-    size, name = next(pair for pair in SIZES if n >= pair[0])
-    count, rest = divmod(n, size)
-    return [*numeral(count), name] + (numeral(rest) if rest else [])
+    word = unicodedata.normalize('NFC', word[-LONGEST_WORD:].replace('’', "'"))
+    lower = word.lower()
+    core = re.fullmatch(r"'?([^\W\d_]{2,5}?)('?s|'d)?'?", word)
+    if not core or not core[1].isascii():
+        return lower
+    letters, ending = core[1].lower(), core[2] or ''
+    if letters in INITIALISMS:
+        is_initialism = True
+    elif in_capitals or not core[1].isupper():
+        is_initialism = False
+    elif letters in lexicon():
+        is_initialism = letters in CAPITAL_INITIALISMS
+    else:
+        is_initialism = len(letters) < 4 or not PRONOUNCEABLE.fullmatch(letters)
+    return '.'.join(letters) + '.' + ending.lower() if is_initialism else lower
 
 
-def spoken_number(text):
-    """Return the words of digits with an ending: '90s' -> ['ninetys'], '21st' -> ['twenty', 'first']."""
-    digits = text.rstrip('stndrh')
-    *names, last = numeral(int(digits))
-    ending = text.removeprefix(digits)
-    if ending == 's':
-        last += 's'
-    elif ending:
-        last = ORDINALS.get(last, re.sub('y$', 'ie', last) + 'th')
-    return [*names, last]
+def spelled_out(letters):
+    """Return the sounds of letters that are said one by one, the last with the main stress: 'tv'."""
+    sounds = [known(letter)[-1] for letter in letters]  # the last: the letter a, not the article
+    return sum((tuple(sound.replace('1', '2') for sound in each) for each in sounds[:-1]), ()) + sounds[-1]
+
+
+def unmasked(word):
+    """Return a word with its masked letters: f*ck -> fuck, a$ap -> asap."""
+    if re.search('[0-9]', word) or not re.search(f'[{re.escape(MASKS)}]', word):
+        return word
+    plain = word.translate(LETTER_SIGNS)
+    if plain.strip("'") in lexicon():
+        return plain
+    for letters, pattern in MASKED.items():
+        word = pattern.sub(letters, word)
+    return word.translate(LETTER_SIGNS)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -157,24 +237,31 @@ def phonemes(word):
 
     phonemes('poet') -> (('P', 'OW1', 'AH0', 'T'),)
 
-    The lexicon comes first, also without accents and apostrophes ('bout, café) or with an e for them (heav'n,
-    wander'd); words with numbers and hyphens are split; then derived() is tried, and at last guess().
+    Initialisms are said letter by letter (normalize_word()). The lexicon comes next, also without accents and
+    apostrophes ('bout, café) or with an e for them (heav'n, wander'd); masked words, numbers and hyphens are
+    resolved; then derived() is tried, and at last guess().
     """
-    word = unicodedata.normalize('NFC', word.lower().replace('’', "'"))
+    word = normalize_word(word)
+    if dotted := DOTTED.fullmatch(word):
+        sounds = spelled_out(dotted[1].replace('.', ''))
+        return (with_ending(sounds, dotted[2][-1]) if dotted[2] else sounds,)
+    word = unmasked(word)
     plain = ''.join(c for c in unicodedata.normalize('NFKD', word) if not unicodedata.combining(c))
-    bare = re.sub(r'([a-z])\1\1+', r'\1', plain.strip("'-_. "))  # yeahhh
+    bare = re.sub(r'([a-z])\1\1+', r'\1', plain.strip("'-_.*! "))  # yeahhh
+    without_g = dropped_g(bare)
     for form in (word, plain, bare, bare.replace("'", 'e')):
         if form in lexicon():
-            return tuple(dict.fromkeys(known(form)))
-    parts = []
-    if re.search('[0-9-]', bare):
-        for part in re.findall(NUMBER + r"|[^\W\d_]+(?:'[^\W\d_]+)*", bare):
-            parts += spoken_number(part) if part[0] in '0123456789' else [part]
-    if parts and parts != [bare]:
-        *first, last = [sounds for part in parts if (sounds := phonemes(part))] or [()]
-        start = sum((sounds[0] for sounds in first), ())
-        return tuple(start + end for end in last)
-    pronunciations = derived(bare) or [guess(re.sub('[^a-z]', '', bare))]
+            pronunciations = known(form) + without_g  # ballin is a name, too
+            return tuple(dict.fromkeys(pronunciations[::-1] if plain.endswith("in'") else pronunciations))
+    readings = readings_of(bare)
+    if readings != [[bare]] and any(readings):
+        pronunciations = []
+        for reading in readings:
+            *first, last = [sounds for part in reading if (sounds := phonemes(part))] or [()]
+            start = sum((sounds[0] for sounds in first), ())
+            pronunciations += [start + end for end in last]
+    else:
+        pronunciations = derived(bare) or [guess(re.sub('[^a-z]', '', bare))]
     return tuple(dict.fromkeys(sounds for sounds in pronunciations if sounds))
 
 

@@ -13,19 +13,22 @@ numbers, chosen by hand, each with its reason beside it.
 import random
 import re
 import statistics
+from collections import Counter
 from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from nanorap.rap.phonemes import phonemes, vowels, with_vowels
+from nanorap.rap.phonemes import normalize_word, phonemes, vowels, with_vowels
 from nanorap.rap.sections import HEADER_LINE
 
 # ---- words and the ends of lines
 
 # a header such as [Hook] is no word, and neither is a line number in the margin, far from the text
-NOT_WORDS = re.compile(rf'{HEADER_LINE.pattern}|(?:[ \t]{{2,}}|\t)\d+[ \t\r]*$', re.M)
-WORD = re.compile(r"['’]?[^\W_]+(?:['’-]+[^\W_]+)*['’]?")
-AD_LIB = re.compile(r"\(\W*[\w'’]+(?:\W+[\w'’]+)?\W*\)\W*$")
+NOT_WORDS = re.compile(rf'{HEADER_LINE.pattern}|(?<![ \t])(?:[ \t]{{2,}}|\t)\d+[ \t\r]*$', re.M)
+# N.Y.C.; or letters and numbers (10,000 and 2.5), joined by hyphens or what masks letters (f*ck)
+WORD = re.compile(r"(?:[^\W\d_]\.){2,}(?:['’][sd]\b)?|"
+                  r"['’]?[$€£#@]?(?:NUMBER|[^\W_]+)(?:['’*$@#!_-]+(?:NUMBER|[^\W_]+))*(?:[%¢$]|\*{2,}|['’])?"
+                  .replace('NUMBER', r'\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+\.\d+'))
 # words that verse leaves unstressed, so that a rhyme may begin before them: poet / know it
 WEAK = frozenset("a am an and are as at be but by can do for from had has have he her him his i in is it its "
                  "me my of off on or our she so than that the thee them then they this to up us was we were "
@@ -33,24 +36,100 @@ WEAK = frozenset("a am an and are as at be but by can do for from had has have h
 SHORT_VOWELS = dict(a='AE', e='EH', i='IH', o='AA', u='AH')  # how a letter sounds when it is short
 
 
-def split_words(text):
-    """Return the words that have a vowel, in lower case, with apostrophes and hyphens.
+class Word(NamedTuple):
+    """A word of a text."""
 
-    Headers and line numbers are left out.
-    """
-    words = (word.lower().replace('’', "'") for word in WORD.findall(NOT_WORDS.sub('', text)))
-    return [word for word in words if vowels(word)]
+    start: int
+    end: int
+    word: str  # as normalize_word() writes it
+
+
+def find_words(text):
+    """Return the Words that have a vowel; headers and line numbers are left out."""
+    words, start = [], 0
+    for line in NOT_WORDS.sub(lambda match: ' ' * len(match.group()), text).split('\n'):
+        in_capitals = line.isupper() and len(line.split()) > 1
+        for match in WORD.finditer(line):
+            word = normalize_word(match.group(), in_capitals)
+            if vowels(word):
+                words.append(Word(start + match.start(), start + match.end(), word))
+        start += len(line) + 1
+    return words
+
+
+def split_words(text):
+    """Return the words that have a vowel, in lower case, with apostrophes and hyphens."""
+    return [word for _, _, word in find_words(text)]
+
+
+# what may hang behind a comma at a line's end; every letter once, so that ayyy is ay
+INTERJECTIONS = frozenset('ay aye ah ey ha hey hm huh m mhm nah oh ow uh uhuh um wo woah whoa ya yah yea '
+                          'yeah yep yo yu yuh yup skrt br gr'.split())
+CLOSING = {')': '(', ']': '[', '}': '{', '*': '*', '>': '<'}
+REPEATED = re.compile('[x×][0-9]{1,2}|[0-9]{1,2}[x×]', re.IGNORECASE)  # x2
 
 
 def without_ad_lib(line):
-    """Return a line without its ad-lib: 'Bass in the wall (boom)' -> 'Bass in the wall '.
+    """Return a line without what hangs behind its last word: 'Bass in the wall, yeah (boom)' -> 'Bass in the
+    wall'.
 
-    An ad-lib doesn't rhyme, unless the line has nothing else.
+    It may be an ad-lib in brackets or behind a comma, a stage direction ([laughs], *coughs*) or x2. It
+    doesn't rhyme, unless the line has nothing else.
     """
-    shorter = AD_LIB.sub('', line)
-    return shorter if split_words(shorter) else line
+    end, start = len(line), ad_lib_start(line, len(line))
+    if start > 0:
+        words = (word for word in find_words(line) if not is_interjection(word.word))
+        first = next(words, None)
+        while first and start >= first.end:
+            end, start = start, ad_lib_start(line, start)
+    return line[:end]
 
 
+@lru_cache(maxsize=1 << 16)
+def is_interjection(word):
+    return re.sub(r'(.)\1+', r'\1', word.lower()) in INTERJECTIONS
+
+
+def ad_lib_start(line, end):
+    """Return where the ad-lib begins that line[:end] ends with, or -1."""
+    while end and not line[end - 1].isalnum() and line[end - 1] not in CLOSING:
+        end -= 1
+    if end and line[end - 1] in CLOSING:
+        start = line.rfind(CLOSING[line[end - 1]], 0, end - 1)
+        inside = line[start + 1:end - 1]
+        is_mask = line[end - 1] == '*' and (not inside.strip() or line[start - 1:start].isalnum())
+        return start if start >= 0 and not is_mask and (line[start] != '(' or is_short(inside)) else -1
+    return end_of_interjections(line, end)
+
+
+def is_short(text):
+    """Return whether every phrase of a text has three words at most: yeah, yeah, let's go."""
+    return all(len(phrase.split()) <= 3 for phrase in re.split('[,.!?;-]', text))
+
+
+def end_of_interjections(line, end):
+    """Return where x2, or the comma before interjections, begins that line[:end] ends with, or -1."""
+    n_words = 0
+    while True:
+        start = end
+        while start and (line[start - 1].isalnum() or line[start - 1] in "'’×"):
+            start -= 1
+        word = line[start:end]
+        if n_words == 0 and REPEATED.fullmatch(word):
+            return start
+        if not is_interjection(word):
+            return -1
+        n_words += 1
+        end = start
+        while end and line[end - 1].isspace():
+            end -= 1
+        if end and not line[end - 1].isalnum():
+            return end - 1
+        if not end:
+            return -1
+
+
+@lru_cache(maxsize=4096)
 def line_end(line):
     """Return (the last word, the word before it if the last is weak): 'I know it!' -> ('it', 'know')."""
     words = [word.strip("'") for word in split_words(without_ad_lib(line))[-2:]] or ['']
@@ -168,9 +247,10 @@ VOWEL_COSTS = {
     **costs(40, 'ER-AA ER-AO ER-EH ER-IH ER-AH ER-UH'),  # before R: word / lord, heart / convert
 }
 DIFFERENT = 100  # two sounds that have nothing in common
-# voiced or not, and nasals
-CONSONANT_COSTS = costs(30, 'P-B T-D K-G F-V SH-ZH CH-JH S-Z TH-DH M-N M-NG N-NG')
+# voiced or not, nasals, and vibing / driving
+CONSONANT_COSTS = costs(30, 'P-B T-D K-G F-V B-V SH-ZH CH-JH S-Z TH-DH M-N M-NG N-NG')
 LONE = 50  # a consonant that the other part lacks
+DROPPED_R = 20  # an unstressed -er and -a: pillar / killa
 OPEN_SYLLABLES = 20  # different vowels with no consonant after either: nothing else tells them apart
 EYE_RHYME = 30  # at most, of parts spelled alike, many of which once sounded alike: love / prove, wind / kind
 UNCOMPARABLE = 900  # parts of different numbers of syllables
@@ -199,6 +279,10 @@ def part_cost(a, b):
         return UNCOMPARABLE
     cost = 0
     for i, ((vowel, after), (other, other_after)) in enumerate(zip(a.sounds, b.sounds, strict=True)):
+        if i > 0 and {vowel, other} == {'AH', 'ER'}:
+            cost += DROPPED_R
+            after, other_after = (sounds[sounds[:1] == ('R',):] for sounds in (after, other_after))
+            vowel = other
         cost += consonant_cost(after[:8], other_after[:8])  # no syllable ends on more than eight
         if vowel == other:
             continue
@@ -331,12 +415,12 @@ def rhyming_words(text):
     """Return (start, end, label) of the last word of each line that rhymes with another line."""
     lines = text.split('\n')
     labels = rhyme_scheme(lines)
+    counts = Counter(labels)
     start, positions = 0, []
-    for line, name in zip(lines, labels, strict=True):
-        if labels.count(name) > 1:
-            matches = WORD.finditer(NOT_WORDS.sub('', without_ad_lib(line)))
-            last = [match for match in matches if vowels(match.group().lower())][-1]
-            positions.append((start + last.start(), start + last.end(), name))
+    for line, label in zip(lines, labels, strict=True):
+        if counts[label] > 1:
+            last = find_words(without_ad_lib(line))[-1]
+            positions.append((start + last.start, start + last.end, label))
         start += len(line) + 1
     return positions
 

@@ -115,10 +115,11 @@ def make_caches(model, make_cache, prompt_len, n_rows, max_new_tokens):
     UserError if the model's context is too short for the search.
     """
     block_size = model.config.block_size
-    max_len = min(block_size, prompt_len + max_new_tokens + LINE_ROOM)
-    if max_len < 2 * LINE_ROOM:
+    if block_size < 2 * LINE_ROOM:
         raise UserError(f"--rhyme needs a model with a block_size of {2 * LINE_ROOM} or more, "
                         f"not {block_size}")
+    # a short request has room for two lines, too: the one before, and one that is being tried
+    max_len = min(block_size, max(2 * LINE_ROOM, prompt_len + max_new_tokens + LINE_ROOM))
     return dict(cache=make_cache(n_rows, max_len), prefill_cache=make_cache(1, max_len))
 
 

@@ -14,7 +14,7 @@ SECTION_NAMES = (
 NAME_PATTERN = '|'.join(SECTION_NAMES)
 
 # a line that is a section header, or any other text in brackets; the group is what the brackets hold
-HEADER_LINE = re.compile(r'^\s*\[([^\]\n]*)\]\s*$', re.MULTILINE)
+HEADER_LINE = re.compile(r'^[^\S\n]*\[([^\]\n]*)\][^\S\n]*$', re.MULTILINE)
 # the same while a model is still writing it: the closing bracket may be missing
 OPEN_HEADER_LINE = re.compile(r'\s*\[[^\]\n]*\]?\s*$')
 # a header exactly as cleaning writes it: [Verse], [Verse 2], [Part II], [Verse 2: Tilly Ohm]
