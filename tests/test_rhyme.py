@@ -101,7 +101,8 @@ def test_all_pronunciations_of_a_word():
     ('NYC', 'EH2 N W AY2 S IY1'), ('n.y.c.', 'EH2 N W AY2 S IY1'), ('TV', 'T IY2 V IY1'),
     ('tv', 'T IY2 V IY1'),
     ('BMW', 'B IY2 EH2 M D AH1 B AH0 L Y UW2'), ("DJ's", 'D IY2 JH EY1 Z'), ('MCs', 'EH2 M S IY1 Z'),
-    ('GPS', 'JH IY2 P IY2 EH1 S'), ('PhD', 'P IY2 EY2 CH D IY1'), ('LA', 'EH2 L EY1'), ('la', 'L AA1'),
+    ('GPS', 'JH IY2 P IY2 EH1 S'), ('PhD', 'P IY2 EY2 CH D IY1'), ('MP3', 'EH2 M P IY1 TH R IY1'),
+    ('LA', 'EH2 L EY1'), ('la', 'L AA1'),
     ('NASA', 'N AE1 S AH0'), ('COVID', 'K OW1 V IH0 D'), ('GOAT', 'G OW1 T'),
     # numbers and money
     ('10,000', 'T EH1 N TH AW1 Z AH0 N D'), ('20%', 'T W EH1 N T IY0 P ER0 S EH1 N T'),

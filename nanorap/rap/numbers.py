@@ -9,6 +9,7 @@ from functools import cache
 AMOUNT = re.compile(r'(?P<sign>[$€£#]?)(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)'
                     r'(?:\.(?P<decimals>[0-9]+))?'
                     r'(?P<unit>%|¢|(?:st|nd|rd|th|s|k|m|b|mil|bil|mm|am|pm|oz|lbs?|ft|mph)(?![a-z]))?')
+PART = re.compile(rf"{AMOUNT.pattern}|(?P<letters>(?:[a-z]\.){{2,}}|[^\W\d_]+(?:'[^\W\d_]+)*)")
 CURRENCIES = {'$': ('dollar', 'cent'), '€': ('euro', 'cent'), '£': ('pound', 'penny')}
 UNITS = {'%': ['percent'], '¢': ['cents'], 'k': ['k'], 'm': ['million'], 'b': ['billion'], 'mil': ['mil'],
          'bil': ['billion'], 'mm': ['millimeter'], 'am': ['a.m.'], 'pm': ['p.m.'], 'oz': ['ounce'],
@@ -87,7 +88,7 @@ def readings_of(word):
     '90s -> [['ninetys']], don't-care -> [["don't", 'care']], 911 -> [[nine one one], [nine eleven]]
     """
     first, last = [], [[]]  # the words before the last part, and the ways to read that
-    for part in re.finditer(rf"{AMOUNT.pattern}|(?P<letters>[^\W\d_]+(?:'[^\W\d_]+)*)", word):
+    for part in PART.finditer(word):
         first += last[0]
         last = [[part['letters']]] if part['letters'] else amount_readings(part)
     return [first + reading for reading in last]

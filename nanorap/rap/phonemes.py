@@ -25,9 +25,9 @@ IPA = 'ɑ æ ʌ ə ɔ aʊ aɪ ɛ ɚ eɪ ɪ i oʊ ɔɪ ʊ u b t͡ʃ d ð f ɡ h d
 ARPABET = dict(zip(IPA, 'AA AE AH AH AO AW AY EH ER EY IH IY OW OY UH UW B CH D DH F G HH JH K L M N NG '
                         'P R S SH T TH V W Y Z ZH'.split(), strict=True))
 VOWELS = frozenset('AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW'.split())
-# a wrong variant in the lexicon (me as may, TV as television), and slang that is not said as it is spelled
+# a wrong variant in the lexicon (me as may), and slang that is not said as it is spelled
 CORRECTIONS = {
-    'me': ['m ˈi'], 'tv': ['t ˌi v ˈi'], 'bruh': ['b ɹ ˈʌ'], 'gon': ['ɡ ˈoʊ n'],
+    'me': ['m ˈi'], 'bruh': ['b ɹ ˈʌ'], 'gon': ['ɡ ˈoʊ n'],
     **dict.fromkeys(("i'ma", "i'mma", 'ima', 'imma'), ['ˈaɪ m ə']),
     'shoulda': ['ʃ ˈʊ d ə'], 'woulda': ['w ˈʊ d ə'], 'coulda': ['k ˈʊ d ə'],
     # names in the lexicon, which rap uses for words in -er
@@ -42,14 +42,16 @@ LONGEST_WORD = 64  # letters; of a longer run only the end is said, so that no t
 # ---- words that are said letter by letter
 
 # in whatever case
-INITIALISMS = frozenset('tv dj mc cd dvd mtv hbo bbc cnn nba nfl nhl mlb ufc wwe fbi cia irs atf dea lapd '
-                        'nypd nyc atl usa uk ucla ceo vip mvp suv bmw gps atm phd dna lsd pcp thc hiv ufo diy omg '
-                        'wtf lmao brb sms html pc'.split())
+INITIALISMS = frozenset('tv dj mc cd dvd mp mtv hbo bbc cnn nba nfl nhl mlb ufc wwe fbi cia irs atf dea '
+                        'lapd nypd nyc atl usa uk ucla ceo vip mvp suv bmw gps atm phd dna lsd pcp thc hiv '
+                        'ufo diy omg wtf lmao brb sms html pc'.split())
 # these are words, too, and letters only in capitals
 CAPITAL_INITIALISMS = frozenset('ac ai aka am ap er fm hr id ip la lax mia og pa pm pr rip us va'.split())
 # capitals that can be said as a word: NASA, COVID
 PRONOUNCEABLE = re.compile('(?:[bcdfgkpst][hlrw]|s[ckmnpt]|[^aeiou])?[aeiou](?:[^aeiou]{1,2}[aeiou])*'
                            '(?:[lmnrs]?[^aeiou])?')
+# what may be letters: the whole of NYC, DJs and DJ's, and AK in AK-47
+CAPITALS = re.compile(r"(?<![^\W\d_])(?<![.'*$@#!])([A-Za-z]{2,5}?)('?[sd])?(?![^\W\d_]|[*$@#!]|'[^\W_])")
 DOTTED = re.compile(r"((?:[a-z]\.){2,})('?[sd])?")
 
 # ---- masked words
@@ -196,21 +198,20 @@ def normalize_word(word, in_capitals=False):
     in_capitals: the whole line is, so that capitals don't tell what is an initialism. Words in capitals that
     the lexicon has (LOVE), or that are pronounceable (NASA), are words.
     """
+    def replace(match):
+        letters, ending = match[1].lower(), match[2] or ''
+        if letters in INITIALISMS:
+            is_initialism = True
+        elif in_capitals or not match[1].isupper():
+            is_initialism = False
+        elif letters in lexicon():
+            is_initialism = letters in CAPITAL_INITIALISMS
+        else:
+            is_initialism = len(letters) < 4 or not PRONOUNCEABLE.fullmatch(letters)
+        return '.'.join(letters) + '.' + ending if is_initialism else match[0]
+
     word = unicodedata.normalize('NFC', word[-LONGEST_WORD:].replace('’', "'"))
-    lower = word.lower()
-    core = re.fullmatch(r"'?([^\W\d_]{2,5}?)('?s|'d)?'?", word)
-    if not core or not core[1].isascii():
-        return lower
-    letters, ending = core[1].lower(), core[2] or ''
-    if letters in INITIALISMS:
-        is_initialism = True
-    elif in_capitals or not core[1].isupper():
-        is_initialism = False
-    elif letters in lexicon():
-        is_initialism = letters in CAPITAL_INITIALISMS
-    else:
-        is_initialism = len(letters) < 4 or not PRONOUNCEABLE.fullmatch(letters)
-    return '.'.join(letters) + '.' + ending.lower() if is_initialism else lower
+    return CAPITALS.sub(replace, word).lower()
 
 
 def spelled_out(letters):
@@ -247,7 +248,7 @@ def phonemes(word):
         return (with_ending(sounds, dotted[2][-1]) if dotted[2] else sounds,)
     word = unmasked(word)
     plain = ''.join(c for c in unicodedata.normalize('NFKD', word) if not unicodedata.combining(c))
-    bare = re.sub(r'([a-z])\1\1+', r'\1', plain.strip("'-_.*! "))  # yeahhh
+    bare = re.sub(r'([a-z])\1\1+', r'\1', plain.strip("'-_*! "))  # yeahhh
     without_g = dropped_g(bare)
     for form in (word, plain, bare, bare.replace("'", 'e')):
         if form in lexicon():
