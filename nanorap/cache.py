@@ -17,7 +17,7 @@ class KVCache:
     def __init__(self, config, B, max_len, device='cpu', dtype=torch.float32):
         if torch.device(device).type == 'cpu':
             dtype = torch.float32  # attention in bfloat16 takes ten times as long there
-        shape = (config.n_layer, B, config.n_kv_head, max_len, config.n_embd // config.n_head)
+        shape = (config.n_layer, B, config.n_kv_head, max_len, config.head_dim)
         self.k = torch.zeros(shape, device=device, dtype=dtype)
         self.v = torch.zeros(shape, device=device, dtype=dtype)
         self.layers = list(zip(self.k, self.v, strict=True))  # views

@@ -12,9 +12,10 @@ from conftest import ROOT, randomise
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from model import GPT, GPTConfig, alibi_slopes
+from model import GPT, GPTConfig
 from nanorap.cache import KVCache
 from nanorap.common import UserError, smollm2_file
+from nanorap.positions import alibi_slopes
 from nanorap.pretrained import load, to_transformers
 
 TINY = partial(GPTConfig, n_layer=2, n_head=6, n_embd=48, block_size=32, vocab_size=101)
@@ -291,7 +292,7 @@ def test_flops_by_hand():
 
 
 @pytest.mark.parametrize('wrong', [
-    dict(pos='sinus'), dict(norm='batch'), dict(mlp='relu'), dict(n_head=5), dict(n_kv_head=4),
+    dict(pos='sinus'), dict(norm='batch'), dict(mlp='tanh'), dict(n_head=5), dict(n_kv_head=4),
     dict(n_head=16, pos='rotary'), dict(n_layer=0), dict(dropout=1.5),
 ])
 def test_a_config_that_cannot_be_is_refused(wrong):
