@@ -20,7 +20,6 @@ Several processes:
 $ torchrun --standalone --nproc_per_node=2 bench.py --device=cpu --batch_size=1 --parallel=fsdp
 """
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,7 +103,7 @@ dtype: str
 parallel: str
 compile: bool | None
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 check_least('bench.py', config, repeats=1, prompt_tokens=1, decode_tokens=2, batch_size=1, micro_batches=1,
             megabytes=1, vocab_size=2, gpus_per_node=1, gradient_accumulation_steps=1, block_size=1)

@@ -7,7 +7,6 @@ $ python eval.py --text=my_verse.txt --tasks=rhyme            # a text, or what 
 $ python eval.py --compare=base.json,tuned.json               # one table of what --json=FILE wrote before
 """
 
-import os
 import random
 from json import dumps, loads
 from pathlib import Path
@@ -60,7 +59,7 @@ batch_size = 4  # windows that are scored at once; it doesn't change the numbers
 device: str
 dtype: str
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 GROUPED = ('rhyme', 'structure', 'novelty')  # measured per text, of samples beside real songs
 tasks = 'rhyme,structure' if text and 'tasks' not in config_given else tasks

@@ -6,7 +6,6 @@ $ python export.py --out_dir=out-lyrics --format=gguf             # into out-lyr
 $ python sample.py --init_from=out-lyrics/hf                      # and back
 """
 
-import os
 from json import dumps, loads
 from pathlib import Path
 
@@ -27,7 +26,7 @@ weights = 'float32'  # the number format of the file: float32, bfloat16, float16
 measures: str | None = None  # numbers for the model card, a file that eval.py --json=FILE wrote
 license: str | None = None  # for the model card. None: that of the base model, where it is known
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 LICENSES = {'gpt2': 'mit', 'gpt2-medium': 'mit', 'gpt2-large': 'mit', 'gpt2-xl': 'mit',

@@ -8,7 +8,6 @@ $ python sample.py --out_dir=out-lyrics --interactive
 """
 
 import json
-import os
 import re
 import sys
 from functools import partial
@@ -53,7 +52,7 @@ output: str | None = None
 device: str
 dtype: str
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 rt = setup(device, dtype)
 checks = [

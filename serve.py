@@ -62,7 +62,7 @@ quantize: str | None = None  # int8: a quarter of the memory to read, for a CPU
 device: str
 dtype: str
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 rt = setup(device, dtype)
 password = password or os.environ.get('NANORAP_PASSWORD', '')

@@ -34,10 +34,11 @@ class Log:
         try:
             if step and path.exists():
                 old_rows = [row for row in read_log(path) if int(row['step']) <= step]
-            with replaced_file(path, newline='') as file:
+            with replaced_file(path, encoding='utf-8', newline='') as file:
                 self._writer(file).writeheader()
                 self._writer(file).writerows(old_rows)
-            self.file = open(path, 'a', newline='', buffering=1)  # a row reaches the file when it is written
+            # line by line: a row reaches the file when it is written
+            self.file = open(path, 'a', encoding='utf-8', newline='', buffering=1)
             self.csv = self._writer(self.file)
         except OSError as e:
             raise UserError(f"can't write to {out_dir} ({e.strerror}): choose another --out_dir") from e
@@ -102,7 +103,7 @@ def start_wandb(project, name, config):
 
 def read_log(path):
     """Return the rows of a log.csv, dicts of text. A last line that a killed run has cut is left out."""
-    with open(path, newline='', errors='replace') as f:
+    with open(path, encoding='utf-8', newline='', errors='replace') as f:
         lines = f.readlines()
     if lines and not lines[-1].endswith('\n'):
         lines.pop()

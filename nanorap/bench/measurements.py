@@ -86,7 +86,7 @@ def processor(runtime):
     if runtime.device.type == 'cuda':
         return torch.cuda.get_device_name(runtime.device)
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
         return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
