@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nanorap.cache import KVCache
-from nanorap.common import UserError, best_folder, model_folder, read_json
+from nanorap.common import UserError, best_folder, is_checkpoint, model_folder, read_json
 from nanorap.generate import generate
 
 # tokens before a new one that are decoded with it: some tokenizers drop the space before a text's first word
@@ -38,7 +38,7 @@ def header_keys(name):
 
     None for a model whose texts are not songs of prepare.py: a pretrained one, for example.
     """
-    if best_folder(name) is None:
+    if best_folder(name) is None and not is_checkpoint(name):
         return None
     return read_json(model_folder(name) / 'config.json').get('tokenizer', {}).get('header')
 
