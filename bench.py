@@ -36,7 +36,7 @@ from nanorap.bench.modes import (
     measure_scaling,
     measure_training,
 )
-from nanorap.common import UserError
+from nanorap.common import UserError, check_writable
 from nanorap.options import check_least
 from nanorap.rap.scheme import check_scheme
 from nanorap.runtime import setup
@@ -112,8 +112,6 @@ if mode not in ('train', 'sample', 'rhyme', 'data', 'scaling', 'estimate'):
 check_scheme(rhyme)
 if profile and mode != 'train':
     raise UserError(f"--profile looks into the training step: leave it out with --mode={mode}")
-if json and not Path(json).resolve().parent.is_dir():
-    raise UserError(f"--json={json}: there is no such folder")
 if compare:
     read_figures(compare)  # an error comes before the work
 options = SimpleNamespace(**config)
@@ -152,6 +150,8 @@ if mode == 'estimate':
     raise SystemExit
 
 rt = setup(device, dtype, parallel)
+if json and rt.is_main:
+    check_writable(json)
 if rt.world_size > 1 and mode != 'train':
     raise UserError("several processes are for --mode=train: leave out torchrun")
 given = {key: config[key] for key in sorted(config_given - {'json', 'compare', 'profile', 'mode', 'repeats'})}

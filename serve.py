@@ -28,7 +28,7 @@ except ImportError as e:
                      "or make web") from None
 
 from model import GPT
-from nanorap.common import UserError, model_name, read_json
+from nanorap.common import UserError, model_name, read_json, run_folder
 from nanorap.dataset import find_dataset, read_meta
 from nanorap.quantize import pack
 from nanorap.rap import colour
@@ -114,7 +114,7 @@ def training_songs():
     Return (None, []) if that data is unknown or too large.
     """
     name = dataset
-    states = sorted(Path(first_model).glob('step-*/state.json'))
+    states = sorted(Path(run_folder(first_model)).glob('step-*/state.json'))
     if not name and states:
         name = read_json(states[-1]).get('settings', {}).get('dataset')
     folder = find_dataset(name) if name else None

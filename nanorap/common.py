@@ -115,15 +115,23 @@ def read_json(path):
                         "again") from None
 
 
-def check_writable(path):
-    """Raise OSError if a file can't be written: for before the work whose result it is to keep."""
+def check_writable(path, makes_folder=False):
+    """Raise UserError if a file can't be written: for before the work whose result it is to keep.
+
+    makes_folder: make the folder that it is to lie in.
+    """
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():  # /dev/stdout, a pipe
-        return
-    is_new = not path.exists()
-    path.open('ab').close()
-    if is_new:
-        path.unlink()
+    try:
+        if makes_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():  # /dev/stdout, a pipe
+            return
+        is_new = not path.exists()
+        path.open('ab').close()
+        if is_new:
+            path.unlink(missing_ok=True)
+    except OSError as e:
+        raise UserError(f"can't write {path} ({reason(e)}): choose another place") from None
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nanorap.common import UserError, replaced_file
+from nanorap.common import UserError, reason, replaced_file, run_folder
 
 FIELDS = (  # the columns of log.csv
     'step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'batch', 'grad_norm', 'clipped',
@@ -117,12 +117,13 @@ def read_losses(path):
         return {key: [(int(row['step']), float(row[key])) for row in rows if row.get(key)]
                 for key in ('loss', 'val_loss')}
     except (OSError, ValueError) as e:
-        reason = getattr(e, 'strerror', None) or f"damaged: {e}"
-        raise UserError(f"can't plot {path} ({reason}): name the --out_dir of a run") from None
+        why = reason(e) if isinstance(e, OSError) else "damaged: a value in it is no number"
+        raise UserError(f"can't plot {path} ({why}): name the --out_dir of a run") from None
 
 
 def plot_losses(out_dir):
     """Draw out_dir/loss.png from its log.csv, training and validation loss, and return its path."""
+    out_dir = run_folder(out_dir)  # tab completion may have given its best/
     path = Path(out_dir) / 'log.csv'
     curves = read_losses(path)
     from matplotlib.figure import Figure  # not pyplot: a file, no window

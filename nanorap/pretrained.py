@@ -85,12 +85,22 @@ def load(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
         return theirs['model'], _read_weights(folder)
     try:
         config, keys = _config_from_transformers(theirs, folder)
+        _check_numbers(config)
     except KeyError as e:
         raise UserError(f"{folder}/config.json lacks {e}: download the folder again") from None
     except (TypeError, AttributeError, ZeroDivisionError):
-        raise UserError(f"{folder}/config.json has a size that is no whole number above 0: download the "
-                        "folder again") from None
+        raise UserError(f"{folder}/config.json: a value is not what it must be, a whole number above 0 for a "
+                        "size: download the folder again") from None
     return config, _from_transformers(keys, _read_weights(folder), config, folder)
+
+
+def _check_numbers(config):
+    """Raise TypeError for a value of a model's config that is no number, or no size."""
+    sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_hidden', 'block_size', 'vocab_size'
+    are_sizes = all(type(config[key]) is int and config[key] > 0 for key in sizes)
+    are_numbers = all(type(config.get(key, 1.0)) in (int, float) for key in ('norm_eps', 'rope_theta'))
+    if not (are_sizes and are_numbers):
+        raise TypeError
 
 
 def _config_from_transformers(theirs, folder):
