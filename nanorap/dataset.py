@@ -234,9 +234,9 @@ def _with_splits(documents, val_share):
 def read_meta(data_dir):
     """Return meta.json of a data folder as a dict, checked against the files beside it."""
     data_dir = Path(data_dir)
+    check_readable(data_dir, names=['meta.json', 'train.bin', 'val.bin', 'tokenizer.json'])
     script = data_dir / 'prepare.py'
     prepare = f"run python {script}" if script.exists() else "run the prepare.py in data/ that writes it"
-    check_readable(data_dir, names=['meta.json', 'train.bin', 'val.bin', 'tokenizer.json'])
     try:
         meta = load_json(data_dir / 'meta.json')
         for split, count in meta['splits'].items():
