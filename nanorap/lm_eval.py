@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nanorap.common import UserError
+from nanorap.common import UNREADABLE, UserError, reason
 from nanorap.dataset import read_documents
 
 
@@ -153,14 +153,14 @@ def hellaswag(model, rt, tokenizer, rows, batch_size=4):
         return text.replace('  ', ' ')
 
     requests, endings = [], []
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         try:
             context = clean(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
             endings.append([clean(ending) for ending in row['endings']])
             int(row['label'])
-        except (KeyError, ValueError, TypeError, AttributeError) as e:
-            raise UserError(f"a row of hellaswag lacks something ({e!r}): it needs activity_label, ctx_a, "
-                            "ctx_b, endings, label") from None
+        except UNREADABLE as e:
+            raise UserError(f"row {number} of hellaswag lacks something ({reason(e)}): it needs "
+                            "activity_label, ctx_a, ctx_b, endings, label") from None
         requests += [encode_pair(tokenizer, context, ' ' + ending, model.config.block_size)
                      for ending in endings[-1]]
     scores = iter(score(model, rt, requests, batch_size, 'hellaswag'))

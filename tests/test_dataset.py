@@ -261,7 +261,7 @@ def test_the_hubs_reader(tmp_path):
 def test_memory_stays_flat(tmp_path):
     """60 MB of songs in much less memory than that: their text alone, or their tokens, would take as much."""
     line = json.dumps(dict(text='the kettle is on and the bars are strong, ' * 700)) + '\n'
-    with open(tmp_path / 'songs.jsonl', 'w') as f:
+    with open(tmp_path / 'songs.jsonl', 'w', encoding='utf-8') as f:
         for i in range(2000):
             f.write(line.replace('kettle', f'kettle {i}', 1))
     # not ru_maxrss: on Linux it begins with what the parent had
@@ -286,7 +286,7 @@ def test_kills_and_full_disks_leave_the_old_files(tmp_path):
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     os.mkfifo(tmp_path / 'pipe.jsonl')
     process = start(sys.executable, 'data/lyrics/prepare.py', '--input', tmp_path / 'pipe.jsonl', *flags)
-    with open(tmp_path / 'pipe.jsonl', 'w') as pipe:
+    with open(tmp_path / 'pipe.jsonl', 'w', encoding='utf-8') as pipe:
         pipe.writelines(songs)
         pipe.flush()
         half = out / '.prepare.tmp/train.bin'
