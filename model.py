@@ -391,12 +391,12 @@ class GPT(nn.Module):
         return [c.n_embd]
 
     @classmethod
-    def from_pretrained(cls, name, dropout=0.0):
-        """Load 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a GPT-2 or
-        Llama model in the transformers format, or an out_dir of train.py."""
+    def from_pretrained(cls, name, dropout=0.0, dtype=torch.float32):
+        """Load 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a model in
+        the transformers format, or an out_dir of train.py."""
         from nanorap import pretrained  # not needed for a model from scratch
 
-        config, state_dict = pretrained.load(name)
+        config, state_dict = pretrained.load(name, dtype)
         try:
             return cls.from_state_dict(config | dict(dropout=dropout), state_dict)
         except (RuntimeError, TypeError) as e:

@@ -5,8 +5,8 @@ The model families that model.py can express: their names in transformers for we
     config = FAMILIES['qwen3'].read(theirs)          # from transformers' config.json, a dict
     theirs = FAMILIES['qwen3'].write(config)         # and back
 
-A family is a table of key names, a table of config names, what all its models have, and two functions for what
-tables can't say. Reading what a family would write for a model tells whether it can express the model.
+A family is a table of key names, a table of config names, what all its models have, and two functions for
+what tables can't say. Reading what a family would write for a model tells whether it can express the model.
 """
 
 import math
@@ -20,10 +20,11 @@ from nanorap.positions import ROPE_TYPES
 
 # ---- the weights
 
-# (our name, their names, how): {i} is the layer. Several of their matrices are joined along the rows to one of
-# ours; 'T' transposes (GPT-2 keeps its linear weights as (in, out)); '+1' adds one (Gemma's norms multiply by
-# 1 + w); 'by head' reorders GPT-NeoX's rows, which have query, key and value of a head side by side;
-# 'offset' leaves out OPT's two positions before the first. Our names are GPT-2's own.
+# (our name, their names, how): {i} is the layer. Several of their matrices are joined along the rows to one
+# of ours; 'T' transposes (GPT-2 keeps its linear weights as (in, out)); '+1' adds one (Gemma's norms multiply
+# by 1 + w); 'by head' reorders GPT-NeoX's rows, which have query, key and value of a head side by side;
+# 'offset' leaves out OPT's two positions before the first. Our names are GPT-2's own, and one without .weight
+# stands for that and for .bias.
 GPT2_KEYS = [
     ('transformer.wte.weight', ['transformer.wte.weight'], ''),
     ('transformer.wpe.weight', ['transformer.wpe.weight'], ''),
@@ -40,7 +41,7 @@ GPT2_KEYS = [
     ('transformer.ln_f', ['transformer.ln_f'], ''),
     ('lm_head.weight', ['lm_head.weight'], ''),
 ]
-# Llama, Mistral, Qwen2, Qwen3, SmolLM3. A name without .weight stands for that and for .bias
+# Llama, Mistral, Qwen2, Qwen3, SmolLM3
 LLAMA_KEYS = [
     ('transformer.wte.weight', ['model.embed_tokens.weight'], ''),
     ('transformer.h.{i}.ln_1', ['model.layers.{i}.input_layernorm'], ''),
@@ -148,12 +149,11 @@ def to_ours(parts, how, config):
     return weight[2:] if how == 'offset' else weight
 
 
-def to_theirs(weight, how, config, name, n_parts):
+def to_theirs(weight, how, config, n_parts):
     """Return their tensors, a list, of ours; the reverse of to_ours()."""
     if n_parts > 1:
-        n_key = config['n_kv_head'] * config['head_dim']
-        sizes = [config['n_head'] * config['head_dim'], n_key, n_key] if n_parts == 3 else [config['n_hidden']] * 2
-        return weight.split(sizes)
+        n_query, n_key = (config[heads] * config['head_dim'] for heads in ('n_head', 'n_kv_head'))
+        return weight.split([n_query, n_key, n_key] if n_parts == 3 else [config['n_hidden']] * 2)
     if how == 'T':
         weight = weight.t()
     elif how == '+1':
@@ -183,7 +183,8 @@ class Unsupported(UserError):
     """A model that model.py would compute differently."""
 
     def __init__(self, key, value, wanted=None):
-        super().__init__(f"{key}={value!r} is not supported" + (f", only {wanted!r}" if wanted is not None else ""))
+        only = '' if wanted is None else f", only {wanted!r}"
+        super().__init__(f"{key}={value!r} is not supported{only}")
 
 
 def require(theirs, **values):
@@ -193,12 +194,14 @@ def require(theirs, **values):
             raise Unsupported(key, theirs[key], value)
 
 
-def read_rope(theirs):
+def read_rope(theirs, may_be_partial=False):
     """Return the rotary fields of GPTConfig of a transformers config, of version 5 or older."""
     rope = theirs.get('rope_parameters') or theirs.get('rope_scaling') or {}
     kind = rope.get('rope_type', rope.get('type', 'default'))
     fraction = rope.get('partial_rotary_factor', theirs.get('partial_rotary_factor', 1.0))
     theta = rope.get('rope_theta', theirs.get('rope_theta', theirs.get('rotary_emb_base', 10000.0)))
+    if fraction != 1 and not may_be_partial:
+        raise Unsupported('partial_rotary_factor', fraction, 1.0)
     fields = dict(rope_theta=float(theta), rope_fraction=float(fraction), rope_scaling=None)
     if kind in ('default', None):
         return fields
@@ -333,22 +336,23 @@ def read_gemma3(theirs):
 
 def write_gemma3(config):
     rope = write_rope(config)
-    local = dict(rope_type='default', rope_theta=config['rope_local_theta'])
+    local_theta = config['rope_local_theta'] or config['rope_theta']
+    local = dict(rope_type='default', rope_theta=local_theta)
     rope['rope_parameters'] = dict(full_attention=rope['rope_parameters'], sliding_attention=local)
     scale = config['attn_scale'] or config['head_dim'] ** -0.5
     return rope | write_window(config) | dict(
         hidden_activation='gelu_pytorch_tanh', head_dim=config['head_dim'], attention_bias=False,
-        query_pre_attn_scalar=round(scale**-2, 4), rope_local_base_freq=config['rope_local_theta'],
+        query_pre_attn_scalar=round(scale**-2), rope_local_base_freq=local_theta,
         final_logit_softcapping=config['logit_softcap'])
 
 
 def read_phi3(theirs):
     require(theirs, hidden_act='silu')
-    return read_rope(theirs) | read_window(theirs)
+    return read_rope(theirs, may_be_partial=True) | read_window(theirs)
 
 
 def write_phi3(config):
-    return write_rope(config) | dict(hidden_act='silu', sliding_window=config['window'], pad_token_id=None,
+    return write_rope(config) | dict(hidden_act='silu', sliding_window=config['window'],
                                      original_max_position_embeddings=config['block_size'])
 
 
@@ -360,7 +364,8 @@ def read_neox(theirs):
     if act not in activations:
         raise Unsupported('hidden_act', act)
     # its fraction is 0.25 where the config doesn't say
-    return read_rope(dict(partial_rotary_factor=theirs.get('rotary_pct', 0.25)) | theirs) | dict(
+    theirs = dict(partial_rotary_factor=theirs.get('rotary_pct', 0.25)) | theirs
+    return read_rope(theirs, may_be_partial=True) | dict(
         mlp=activations[act], parallel=theirs.get('use_parallel_residual', True))
 
 

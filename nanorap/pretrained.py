@@ -1,56 +1,22 @@
 """
-Pretrained weights of the GPT-2 and Llama families, to model.py's names and back.
+Pretrained weights of the families of families.py, to model.py's names and back.
 
     config, state_dict = load('gpt2')      # or 'smollm2', a folder or hub name, or an out_dir of train.py
 
-One table of key names per family serves both directions: load() goes from the right column to the left,
-to_transformers() from the left to the right.
+Weights are read tensor by tensor, each converted as it comes, so that the files' contents are never in memory
+twice.
 """
 
 import re
+from functools import partial
 from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from nanorap.common import UserError, check_sums, model_folder, read_json, reason, smollm2_file
+from nanorap.families import FAMILIES, LLAMA_KEYS, Unsupported, family_of, key_rows, to_ours, to_theirs
 
-# (our name, their names, how): {i} is the layer; 'T' transposes (GPT-2 keeps its linear weights as (in,
-# out)), 'cat' joins several matrices into our one along the rows. Our names are GPT-2's own.
-GPT2_KEYS = [
-    ('transformer.wte.weight', ['transformer.wte.weight'], ''),
-    ('transformer.wpe.weight', ['transformer.wpe.weight'], ''),
-    ('transformer.h.{i}.ln_1.weight', ['transformer.h.{i}.ln_1.weight'], ''),
-    ('transformer.h.{i}.ln_1.bias', ['transformer.h.{i}.ln_1.bias'], ''),
-    ('transformer.h.{i}.attn.c_attn.weight', ['transformer.h.{i}.attn.c_attn.weight'], 'T'),
-    ('transformer.h.{i}.attn.c_attn.bias', ['transformer.h.{i}.attn.c_attn.bias'], ''),
-    ('transformer.h.{i}.attn.c_proj.weight', ['transformer.h.{i}.attn.c_proj.weight'], 'T'),
-    ('transformer.h.{i}.attn.c_proj.bias', ['transformer.h.{i}.attn.c_proj.bias'], ''),
-    ('transformer.h.{i}.ln_2.weight', ['transformer.h.{i}.ln_2.weight'], ''),
-    ('transformer.h.{i}.ln_2.bias', ['transformer.h.{i}.ln_2.bias'], ''),
-    ('transformer.h.{i}.mlp.c_fc.weight', ['transformer.h.{i}.mlp.c_fc.weight'], 'T'),
-    ('transformer.h.{i}.mlp.c_fc.bias', ['transformer.h.{i}.mlp.c_fc.bias'], ''),
-    ('transformer.h.{i}.mlp.c_proj.weight', ['transformer.h.{i}.mlp.c_proj.weight'], 'T'),
-    ('transformer.h.{i}.mlp.c_proj.bias', ['transformer.h.{i}.mlp.c_proj.bias'], ''),
-    ('transformer.ln_f.weight', ['transformer.ln_f.weight'], ''),
-    ('transformer.ln_f.bias', ['transformer.ln_f.bias'], ''),
-    ('lm_head.weight', ['lm_head.weight'], ''),  # only where it isn't tied to wte
-]
-LLAMA_KEYS = [
-    ('transformer.wte.weight', ['model.embed_tokens.weight'], ''),
-    ('transformer.h.{i}.ln_1.weight', ['model.layers.{i}.input_layernorm.weight'], ''),
-    ('transformer.h.{i}.attn.c_attn.weight', ['model.layers.{i}.self_attn.q_proj.weight',
-                                              'model.layers.{i}.self_attn.k_proj.weight',
-                                              'model.layers.{i}.self_attn.v_proj.weight'], 'cat'),
-    ('transformer.h.{i}.attn.c_proj.weight', ['model.layers.{i}.self_attn.o_proj.weight'], ''),
-    ('transformer.h.{i}.ln_2.weight', ['model.layers.{i}.post_attention_layernorm.weight'], ''),
-    ('transformer.h.{i}.mlp.c_fc.weight', ['model.layers.{i}.mlp.gate_proj.weight',
-                                           'model.layers.{i}.mlp.up_proj.weight'], 'cat'),
-    ('transformer.h.{i}.mlp.c_proj.weight', ['model.layers.{i}.mlp.down_proj.weight'], ''),
-    ('transformer.ln_f.weight', ['model.norm.weight'], ''),
-    ('lm_head.weight', ['lm_head.weight'], ''),
-]
 # GGUF has Llama's matrices under names of its own
 GGUF_NAMES = {
     'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head',
@@ -61,12 +27,12 @@ GGUF_NAMES = {
 }
 
 
-def load(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Return the GPTConfig fields (a dict) and the state dict (fp32, CPU, model.py's names) of a model.
+def load(name: str, dtype: torch.dtype | None = torch.float32) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Return the GPTConfig fields (a dict) and the state dict (CPU, model.py's names) of a model.
 
-    name: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a GPT-2 or Llama
-    model in the transformers format, or an out_dir of train.py. Raises UserError for a model that isn't there
-    or doesn't fit.
+    name: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a model in the
+    transformers format, or an out_dir of train.py. dtype: of the weights; None: as the files have them.
+    Raises UserError for a model that isn't there or doesn't fit.
     """
     if name == 'smollm2':
         return _load_gguf(smollm2_file())
@@ -82,123 +48,59 @@ def load(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
             what = f"{e.filename} is missing" if isinstance(e, FileNotFoundError) else reason(e)
             raise UserError(f"{folder} is damaged ({what}): take it from its source again, or go on with "
                             "the training, which starts from the newest whole checkpoint") from None
-        return theirs['model'], _read_weights(folder)
+        return theirs['model'], {key: read().to(dtype) for key, read in _tensors(folder).items()}
+
+    kind = theirs.get('model_type')
+    if kind == 'gemma3':  # with an image encoder, which is left out
+        theirs, kind = theirs.get('text_config', {}), 'gemma3_text'
+    if kind not in FAMILIES:
+        raise UserError(f"{folder}: model_type={kind!r} is not supported; {', '.join(FAMILIES)} are")
+    family = FAMILIES[kind]
     try:
-        config, keys = _config_from_transformers(theirs, folder)
+        config = family.read(theirs)
         _check_numbers(config)
+    except Unsupported as e:
+        raise UserError(f"{folder}: {e}") from None
     except KeyError as e:
         raise UserError(f"{folder}/config.json lacks {e}: download the folder again") from None
-    except (TypeError, AttributeError, ZeroDivisionError):
+    except (TypeError, AttributeError, ValueError, ZeroDivisionError):
         raise UserError(f"{folder}/config.json: a value is not what it must be, a whole number above 0 for a "
                         "size: download the folder again") from None
-    return config, _from_transformers(keys, _read_weights(folder), config, folder)
+    return config, from_transformers(family.keys, _tensors(folder), config, folder, dtype)
 
 
 def _check_numbers(config):
     """Raise TypeError for a value of a model's config that is no number, or no size."""
-    sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_hidden', 'block_size', 'vocab_size'
+    sizes = 'n_layer', 'n_head', 'n_kv_head', 'head_dim', 'n_embd', 'n_hidden', 'block_size', 'vocab_size'
     are_sizes = all(type(config[key]) is int and config[key] > 0 for key in sizes)
     are_numbers = all(type(config.get(key, 1.0)) in (int, float) for key in ('norm_eps', 'rope_theta'))
     if not (are_sizes and are_numbers):
         raise TypeError
 
 
-def _config_from_transformers(theirs, folder):
-    """Return GPTConfig fields and the key table for a transformers config, a dict.
+def from_transformers(keys, theirs, config, folder, dtype=torch.float32) -> dict[str, torch.Tensor]:
+    """Return the state dict under model.py's names.
 
-    Raises UserError for an architecture that model.py would compute differently.
+    theirs: {transformers' name: a function that reads the tensor}.
     """
-
-    def unsupported(key, value):
-        return UserError(f"{folder}: {key}={value!r} is not supported; models of the GPT-2 and Llama "
-                         "families are")
-
-    kind = theirs.get('model_type')
-    is_tied = theirs.get('tie_word_embeddings', kind == 'gpt2')
-    if kind == 'gpt2':
-        required = dict(activation_function='gelu_new', scale_attn_weights=True, add_cross_attention=False,
-                        scale_attn_by_inverse_layer_idx=False)
-        for key, value in required.items():
-            if theirs.get(key, value) != value:
-                raise unsupported(key, theirs[key])
-        config = dict(
-            n_layer=theirs['n_layer'], n_head=theirs['n_head'], n_kv_head=theirs['n_head'],
-            n_embd=theirs['n_embd'], n_hidden=theirs.get('n_inner') or 4 * theirs['n_embd'],
-            block_size=theirs['n_positions'], vocab_size=theirs['vocab_size'],
-            bias=True, pos='learned', norm='layernorm', mlp='gelu',
-            norm_eps=theirs.get('layer_norm_epsilon', 1e-5), tie_weights=is_tied)
-        return config, GPT2_KEYS
-    if kind == 'llama':
-        # rope_parameters is its name since transformers 5
-        rope = theirs.get('rope_parameters') or theirs.get('rope_scaling') or {}
-        n_head, n_embd = theirs['num_attention_heads'], theirs['hidden_size']
-        for key, value, required in [
-            ('hidden_act', theirs.get('hidden_act', 'silu'), 'silu'),
-            ('attention_bias', theirs.get('attention_bias', False), False),
-            ('mlp_bias', theirs.get('mlp_bias', False), False),
-            ('rope_type', rope.get('rope_type', rope.get('type', 'default')), 'default'),
-            ('head_dim', (theirs.get('head_dim') or n_embd // n_head) * n_head, n_embd),
-        ]:
-            if value != required:
-                raise unsupported(key, value)
-        config = dict(
-            n_layer=theirs['num_hidden_layers'], n_head=n_head,
-            n_kv_head=theirs.get('num_key_value_heads') or n_head, n_embd=n_embd,
-            n_hidden=theirs['intermediate_size'], block_size=theirs['max_position_embeddings'],
-            vocab_size=theirs['vocab_size'], bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu',
-            norm_eps=theirs.get('rms_norm_eps', 1e-6), tie_weights=is_tied,
-            rope_theta=rope.get('rope_theta', theirs.get('rope_theta', 10000.0)))
-        return config, LLAMA_KEYS
-    raise unsupported('model_type', kind)
-
-
-def _key_rows(keys, config):
-    """Yield a key table's rows, with layer numbers, for the parameters that a model of this config has."""
-    for ours, theirs, how in keys:
-        if ours == 'lm_head.weight' and config['tie_weights']:
-            continue
-        for i in range(config['n_layer']) if '{i}' in ours else [0]:
-            yield ours.format(i=i), [key.format(i=i) for key in theirs], how
-
-
-def _from_transformers(keys, theirs: dict[str, torch.Tensor], config, folder) -> dict[str, torch.Tensor]:
-    """Return the state dict under model.py's names for `theirs`, one under transformers' names."""
     state_dict = {}
-    for our_key, their_keys, how in _key_rows(keys, config):
+    for our_key, their_keys, how in key_rows(keys, config):
         try:
             # the hub's gpt2 files leave out the prefix that save_pretrained() writes
-            parts = [theirs[key] if key in theirs else theirs[key.removeprefix('transformer.')]
-                     for key in their_keys]
+            parts = [(theirs.get(key) or theirs[key.removeprefix('transformer.')])() for key in their_keys]
+            weight = to_ours([part.to(dtype or part.dtype) for part in parts], how, config)
         except KeyError as e:
             raise UserError(f"{folder}: the weights lack {e.args[0]!r}: download the folder again") from None
-        if how == 'cat':
-            weight = torch.cat(parts)
-        else:
-            weight = parts[0].t() if how == 'T' else parts[0]
-        state_dict[our_key] = weight.float().contiguous()
+        except RuntimeError:
+            raise UserError(f"{folder}: the shape of {their_keys[0]!r} doesn't fit config.json: download the "
+                            "folder again") from None
+        state_dict[our_key] = weight.to(dtype or parts[0].dtype).contiguous()
     return state_dict
 
 
-# what each family has; no format can express model.py's other options
-PLAIN = dict(qk_norm=False, logit_softcap=None, smear=0)
-FAMILIES = {
-    'gpt2': (dict(pos='learned', norm='layernorm', mlp='gelu') | PLAIN, GPT2_KEYS),
-    'llama': (dict(pos='rotary', norm='rmsnorm', mlp='swiglu', bias=False) | PLAIN, LLAMA_KEYS),
-}
-
-
 def family(config):
-    """Return 'gpt2' or 'llama' for a GPTConfig's fields; raise UserError for a model that is neither."""
-    misfits = {name: [field for field, value in fields.items() if config.get(field, value) != value]
-               for name, (fields, _) in FAMILIES.items()}
-    if config['n_kv_head'] != config['n_head']:
-        misfits['gpt2'].append('n_kv_head')
-    name = min(misfits, key=lambda name: len(misfits[name]))
-    if misfits[name]:
-        wrong = ', '.join(f'{field}={config[field]!r}' for field in misfits[name])
-        raise UserError(f"a {name} model, to which this one is nearest, has no {wrong}: the format can't "
-                        "express it")
-    return name
+    """Return the name of the family that can express a model of GPTConfig's fields; UserError if none can."""
+    return family_of(config).name
 
 
 def to_transformers(config: dict, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -206,42 +108,22 @@ def to_transformers(config: dict, state_dict: dict[str, torch.Tensor]) -> dict[s
 
     GPT-2 has biases everywhere: a model without them gets zeros, with the same logits.
     """
-    kind = family(config)
-    head_dim = config['n_embd'] // config['n_head']
-    n_query, n_key = config['n_embd'], config['n_kv_head'] * head_dim
-    rows = {'c_attn': [n_query, n_key, n_key], 'c_fc': [config['n_hidden']] * 2}  # of stacked matrices
+    family = family_of(config)
     theirs = {}
-    for our_key, their_keys, how in _key_rows(FAMILIES[kind][1], config):
-        if our_key.endswith('.bias') and not config['bias']:
-            weight = torch.zeros(len(state_dict[our_key.removesuffix('bias') + 'weight']))
-        else:
+    for our_key, their_keys, how in key_rows(family.keys, config | family.constants):
+        if our_key in state_dict:
             weight = state_dict[our_key]
-        if how == 'cat':
-            parts = weight.split(rows[our_key.split('.')[-2]])
         else:
-            parts = [weight.t() if how == 'T' else weight]
+            weight = torch.zeros(len(state_dict[our_key.removesuffix('bias') + 'weight']))
+        parts = to_theirs(weight, how, config, len(their_keys))
         theirs.update((key, part.contiguous()) for key, part in zip(their_keys, parts, strict=True))
     return theirs
 
 
 def transformers_config(config, eot):
-    """Return transformers' config.json for GPTConfig's fields, the reverse of _config_from_transformers()."""
-    shared = dict(vocab_size=config['vocab_size'], tie_word_embeddings=config['tie_weights'], dtype='float32',
-                  bos_token_id=eot, eos_token_id=eot)
-    if family(config) == 'gpt2':
-        return dict(
-            architectures=['GPT2LMHeadModel'], model_type='gpt2',
-            n_layer=config['n_layer'], n_head=config['n_head'], n_embd=config['n_embd'],
-            n_inner=config['n_hidden'], n_positions=config['block_size'],
-            activation_function='gelu_new', layer_norm_epsilon=config['norm_eps'], **shared)
-    return dict(
-        architectures=['LlamaForCausalLM'], model_type='llama', num_hidden_layers=config['n_layer'],
-        num_attention_heads=config['n_head'], num_key_value_heads=config['n_kv_head'],
-        hidden_size=config['n_embd'], intermediate_size=config['n_hidden'],
-        max_position_embeddings=config['block_size'], hidden_act='silu', rms_norm_eps=config['norm_eps'],
-        attention_bias=False, mlp_bias=False, attention_dropout=0.0,
-        rope_parameters=dict(rope_type='default', rope_theta=config['rope_theta']),
-        rope_theta=config['rope_theta'], **shared)
+    """Return transformers' config.json for GPTConfig's fields, the reverse of Family.read()."""
+    return family_of(config).write(config) | dict(
+        dtype='float32', bos_token_id=eot, eos_token_id=eot, pad_token_id=None)
 
 
 # llama.cpp has GPT-2's matrices under names of its own, and not transposed
@@ -261,7 +143,8 @@ def to_gguf(config: dict, state_dict: dict[str, torch.Tensor]) -> dict[str, torc
         transposed = set()
     else:
         names = GGUF_GPT2_NAMES
-        transposed = {key for _, keys, how in _key_rows(GPT2_KEYS, config) for key in keys if how == 'T'}
+        transposed = {key for _, keys, how in key_rows(FAMILIES['gpt2'].keys, config)
+                      for key in keys if how == 'T'}
     tensors = {}
     for key, weight in to_transformers(config, state_dict).items():
         module, _, suffix = key.rpartition('.')
@@ -277,8 +160,8 @@ def to_gguf(config: dict, state_dict: dict[str, torch.Tensor]) -> dict[str, torc
     return tensors
 
 
-def _read_weights(folder) -> dict[str, torch.Tensor]:
-    """Return {name: tensor} of a folder in any of transformers' file layouts.
+def _tensors(folder):
+    """Return {name: a function that reads the tensor} of a folder in any of transformers' file layouts.
 
     Nothing but tensors is ever unpickled.
     """
@@ -288,16 +171,20 @@ def _read_weights(folder) -> dict[str, torch.Tensor]:
             shards = sorted(set(read_json(folder / f'{name}.index.json')['weight_map'].values()))
         elif not (folder / name).exists():
             continue
+        tensors = {}
         try:
-            if name.endswith('.safetensors'):
-                files = [load_file(folder / shard) for shard in shards]
-            else:
-                files = [torch.load(folder / shard, map_location='cpu', weights_only=True)
-                         for shard in shards]
+            for shard in shards:
+                if name.endswith('.safetensors'):
+                    file = safe_open(folder / shard, framework='pt')
+                    tensors |= {key: partial(file.get_tensor, key) for key in file.keys()}  # noqa: SIM118
+                else:
+                    file = torch.load(folder / shard, map_location='cpu', weights_only=True, mmap=True)
+                    tensors |= {key: partial(file.get, key) for key in file}
         except (SafetensorError, OSError, EOFError, RuntimeError, UnpicklingError):
             raise UserError(f"the weights in {folder} are damaged, half-written or in a format that can't be "
                             "read: take them from their source again") from None
-        return {key: tensor for file in files for key, tensor in file.items()}
+        # models with an image encoder have their text model one level further down
+        return {key.replace('language_model.', ''): read for key, read in tensors.items()}
     raise UserError(f"{folder} has no model.safetensors: it is half-written, or the model's weights are to "
                     "be added")
 
@@ -322,11 +209,11 @@ def _load_gguf(path) -> tuple[dict, dict[str, torch.Tensor]]:
             weight = pairs.transpose(1, 2).reshape(weight.shape)
         prefix = f'model.layers.{block[1]}.' if block else ''
         theirs[f'{prefix}{GGUF_NAMES[name]}.weight'] = weight
-    config = dict(
-        n_layer=field['block_count'], n_head=n_head, n_kv_head=n_kv_head, n_embd=field['embedding_length'],
-        n_hidden=field['feed_forward_length'], block_size=field['context_length'],
-        vocab_size=field['vocab_size'], bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu',
-        rope_theta=field['rope.freq_base'],
-        norm_eps=field['attention.layer_norm_rms_epsilon'], tie_weights='lm_head.weight' not in theirs,
-    )
-    return config, _from_transformers(LLAMA_KEYS, theirs, config, path)
+    config = FAMILIES['llama'].read(dict(
+        num_hidden_layers=field['block_count'], num_attention_heads=n_head, num_key_value_heads=n_kv_head,
+        hidden_size=field['embedding_length'], intermediate_size=field['feed_forward_length'],
+        max_position_embeddings=field['context_length'], vocab_size=field['vocab_size'],
+        rope_theta=field['rope.freq_base'], rms_norm_eps=field['attention.layer_norm_rms_epsilon'],
+        tie_word_embeddings='lm_head.weight' not in theirs))
+    theirs = {key: partial(theirs.get, key) for key in theirs}
+    return config, from_transformers(LLAMA_KEYS, theirs, config, path)
