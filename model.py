@@ -44,7 +44,7 @@ class GPTConfig:
     # 'learned', 'rotary' (arxiv.org/abs/2104.09864), 'alibi' (arxiv.org/abs/2108.12409)
     pos: str = 'learned'
     rope_theta: float = 10000.0
-    rope_scaling: dict | None = None  # of positions.rope_frequencies(), for a context longer than trained with
+    rope_scaling: dict | None = None  # of positions.rope_frequencies(), for a longer context
     rope_fraction: float = 1.0  # of a head's dimensions that are rotated (GPT-NeoX, arxiv.org/abs/2204.06745)
     nope_layers: list | None = None  # layers without positions (SmolLM3, arxiv.org/abs/2501.18795)
     window: int | None = None  # tokens that a local layer attends to (Mistral, arxiv.org/abs/2310.06825)

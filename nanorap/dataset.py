@@ -365,7 +365,8 @@ class Batches:
         for b, (start, end) in enumerate(windows):
             y[b, : end - start] = tokens[start:end]
             x[b, 1 : end - start] = y[b, : end - start - 1]
-            x[b, 0] = tokens[start - 1] if start else eot
+            starts_text = not start or tokens[start - 1] == eot
+            x[b, 0] = self.meta.get('bos', eot) if starts_text else tokens[start - 1]
         highest = max(x.max(), y.max())
         if highest >= self.meta['vocab_size']:
             raise UserError(f"{self.path} holds token id {highest}, beyond the vocabulary of "

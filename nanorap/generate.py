@@ -6,6 +6,7 @@ penalise() take logits and know nothing of models. nanorap.text turns prompts in
 """
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def generate(
     num_samples: int,
     max_new_tokens: int,
     vocab_size: int,
-    eot: int,
+    ends: Collection[int],
     seed: int,
     repetition_penalty: float = 1.0,
     **sampler,
@@ -74,8 +75,8 @@ def generate(
 
     on_token(sample, token, logprob) is called for each new token, with its log-probability by the model
     itself (before temperature and penalties); where it returns True the sample ends. A sample also ends with
-    the end-of-text token eot, which on_token does not get, or after max_new_tokens. Returns for each sample
-    whether eot or on_token has ended it.
+    one of the tokens `ends`, which on_token does not get, or after max_new_tokens. Returns for each sample
+    whether such a token or on_token has ended it.
 
     model: a GPT in eval mode.
     make_cache: a function (B, max_len) -> empty KVCache.
@@ -123,9 +124,9 @@ def generate(
         ids = next_ids.tolist()
         ended_rows = []
         for b, (sample, token, logprob) in enumerate(zip(active, ids, logprobs.tolist(), strict=True)):
-            if token != eot:
+            if token not in ends:
                 texts[sample].append(token)
-            if token == eot or on_token(sample, token, logprob):
+            if token in ends or on_token(sample, token, logprob):
                 has_ended[sample] = True
                 ended_rows.append(b)
         # 3) remove the rows that have ended: the last row of the batch takes the place of each

@@ -24,13 +24,13 @@ class Request(NamedTuple):
     targets: list[int]
 
 
-def windows(ids, eot, block_size, stride):
+def windows(ids, bos, block_size, stride):
     """Return Requests that score every id once, by windows that slide over them.
 
-    The first window scores block_size ids, after an end-of-text token; each later one scores the next
+    The first window scores block_size ids, after the token that begins a text; each later one scores the next
     `stride` ids, with the block_size - stride ids before them as context.
     """
-    ids, requests, end = [eot, *ids], [], 0
+    ids, requests, end = [bos, *ids], [], 0
     while end < len(ids) - 1:
         n_new = min(stride if end else block_size, len(ids) - 1 - end)
         end += n_new
@@ -46,7 +46,7 @@ def encode_pair(tokenizer, context, continuation, block_size):
     """
     whole, first = tokenizer.encode(context + continuation), tokenizer.encode(context.rstrip())
     targets = whole[len(first) :]
-    first = first or [tokenizer.eot]
+    first = first or [tokenizer.bos]
     if not targets or len(targets) > block_size:
         raise UserError(f"an example's continuation has {len(targets)} tokens, which must be 1 to "
                         f"{block_size}: {continuation[:60]!r}")
@@ -93,7 +93,7 @@ def lyrics_loss(model, rt, tokenizer, songs, batch_size=4):
     T = model.config.block_size
     requests = []
     for ids, _ in songs:
-        requests += windows([*ids, tokenizer.eot], tokenizer.eot, T, max(1, T // 2))
+        requests += windows([*ids, tokenizer.eot], tokenizer.bos, T, max(1, T // 2))
     total = sum(log_likelihood for log_likelihood, _ in score(model, rt, requests, batch_size, 'lyrics'))
     n_tokens = sum(len(ids) + 1 for ids, _ in songs)
     per = perplexities(total, tokens=n_tokens, words=sum(len(text.split()) for _, text in songs),
@@ -182,7 +182,7 @@ def wikitext(model, rt, tokenizer, rows, batch_size=4):
     for row in rows:
         ids = tokenizer.encode(detokenize(row['page']))
         n_tokens += len(ids)
-        requests += windows(ids, tokenizer.eot, model.config.block_size, model.config.block_size)
+        requests += windows(ids, tokenizer.bos, model.config.block_size, model.config.block_size)
     total = sum(log_likelihood for log_likelihood, _ in score(model, rt, requests, batch_size, 'wikitext'))
     n_bytes = sum(len(row['page'].encode()) for row in rows)
     n_words = sum(len(re.split(r'\s+', row['page'])) for row in rows)

@@ -176,7 +176,7 @@ def _tensors(folder):
             for shard in shards:
                 if name.endswith('.safetensors'):
                     file = safe_open(folder / shard, framework='pt')
-                    tensors |= {key: partial(file.get_tensor, key) for key in file.keys()}  # noqa: SIM118
+                    tensors |= {key: partial(file.get_tensor, key) for key in file.keys()}
                 else:
                     file = torch.load(folder / shard, map_location='cpu', weights_only=True, mmap=True)
                     tensors |= {key: partial(file.get, key) for key in file}

@@ -85,11 +85,12 @@ def header_lines(name, **values):
 def encode_prompt(tokenizer, prompt, vocab_size, new_song=False):
     """Return a prompt's ids, at least one.
 
-    new_song: put the end-of-text token before them, as between songs.
+    new_song: put the token before them that begins a text, as in training; models that were trained with a
+    token of its own for that always get it.
     """
     ids = tokenizer.encode(prompt)
-    if new_song or not prompt:
-        ids = [tokenizer.eot, *ids]
+    if new_song or not prompt or tokenizer.bos != tokenizer.eot:
+        ids = [tokenizer.bos, *ids]
     if max(ids) >= vocab_size:
         raise UserError(f"the prompt has token id {max(ids)}, beyond the model's vocabulary of {vocab_size}: "
                         f"the tokenizer '{tokenizer.name}' is another model's")
@@ -110,7 +111,7 @@ class Sample:
         self.ids, self.logprobs, self.text = [], [], ''
         self.is_closed = False
         self.is_cut = False
-        self.decoded = [i for i in prompt_ids[-DECODING_CONTEXT:] if i != tokenizer.eot]
+        self.decoded = [i for i in prompt_ids[-DECODING_CONTEXT:] if i not in tokenizer.marks]
         self.pending = []  # ids whose text is not complete: a character's bytes may come in several tokens
         self.n_shown = 0  # characters that new_text() has returned
 
@@ -210,7 +211,7 @@ def write(
             has_ended = (search or generate)(
                 model, make_cache, prompt_ids, on_token, num_samples=num_samples,
                 max_new_tokens=max_new_tokens,
-                vocab_size=min(tokenizer.vocab_size, model.config.vocab_size), eot=tokenizer.eot, seed=seed,
+                vocab_size=min(tokenizer.vocab_size, model.config.vocab_size), ends=tokenizer.ends, seed=seed,
                 **sampler)
         except (MemoryError, RuntimeError) as e:
             if isinstance(e, RuntimeError) and 'memory' not in str(e):  # PyTorch's words for it

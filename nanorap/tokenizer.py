@@ -7,9 +7,11 @@ Text to token ids and back: GPT-2's BPE, single characters, or the tokenizer of 
     >>> tok.decode([8226])
     'yo'
 
-All three have encode, encode_batch (on every core), decode, eot (the id that closes a document), vocab_size,
-as_library() (a Tokenizer of the library tokenizers, for export), save(folder), and meta(). meta.json and
-checkpoints keep meta(), from which tokenizer_from_meta() makes the same tokenizer again. Strings that look
+All three have encode, encode_batch (on every core), decode, eot (the id that closes a document), bos (the one
+that begins it, often the same), ends (the ids that end a sample: eot, and a chat model's end of turn), marks
+(all of these), vocab_size, as_library() (a Tokenizer of the library tokenizers, for export), save(folder),
+and meta(). meta.json and checkpoints keep meta(), from which tokenizer_from_meta() makes the same tokenizer
+again. Strings that look
 like special tokens, for example "<|endoftext|>", are plain text: lyrics can't insert a special token.
 """
 
@@ -29,6 +31,8 @@ class GPT2Tokenizer:
     """
 
     name = 'gpt2'
+    bos = property(lambda self: self.eot)
+    ends = marks = property(lambda self: frozenset([self.eot]))
 
     def __init__(self):
         import tiktoken
@@ -85,6 +89,8 @@ class CharTokenizer:
     """One id per character, in the order of code points; end of text is the id after the last."""
 
     name = 'char'
+    bos = property(lambda self: self.eot)
+    ends = marks = property(lambda self: frozenset([self.eot]))
 
     def __init__(self, chars):
         self.chars = ''.join(sorted(set(chars)))
@@ -130,13 +136,19 @@ class ModelTokenizer:
     bytes of planes without assigned characters.
     """
 
-    def __init__(self, tokenizer, name, eot):
+    def __init__(self, tokenizer, name, eot, ends=()):
         self.tok = tokenizer
         self.tok.encode_special_tokens = True  # "<|im_end|>" inside a song is text
         self.tok.no_truncation()  # some models' files ask for it, which would cut songs
         self.tok.no_padding()
         self.name = name
         self.eot = eot
+        # models that were trained with a token before each text have it in the library's template
+        first, *rest = self.tok.encode('a', add_special_tokens=True).ids or [eot]
+        plain = self.tok.encode('a', add_special_tokens=False).ids
+        self.bos = first if plain and rest[: len(plain)] == plain else eot
+        self.ends = frozenset([eot, *ends])
+        self.marks = self.ends | {self.bos}
         self.vocab_size = tokenizer.get_vocab_size()
 
     def encode(self, text):
@@ -154,14 +166,24 @@ class ModelTokenizer:
         return self.tok
 
     def meta(self):
-        return _meta(self, vocab_sha256=_vocab_sha256(self.tok.get_vocab()))
+        more = dict(ends=sorted(self.ends)) if len(self.ends) > 1 else {}
+        more |= dict(bos=self.bos) if self.bos != self.eot else {}
+        return _meta(self, vocab_sha256=_vocab_sha256(self.tok.get_vocab()), **more)
 
     def save(self, folder):
         self.tok.save(str(Path(folder) / 'tokenizer.json'))
 
 
+# what tokenizers with the same vocabulary may still split in different ways
+PROBE = ("[Verse 1]\nI don't  know, 1999 WE'LL see 12:34\r\n\n\tA$AP — naïve Ünïcode 東京 हिन्दी 🎤🏽 \n"
+         "\u00a0x spaces   and_under-scores 'tis (ayy) http://a.b/c?d=1 <|endoftext|> </s> \u200bend ")
+
+
 def _meta(tokenizer, **identity):
-    return dict(tokenizer=tokenizer.name, vocab_size=tokenizer.vocab_size, eot=tokenizer.eot, **identity)
+    meta = dict(tokenizer=tokenizer.name, vocab_size=tokenizer.vocab_size, eot=tokenizer.eot, **identity)
+    if 'vocab_sha256' in identity:
+        meta['rules_sha256'] = hashlib.sha256(json.dumps(tokenizer.encode(PROBE)).encode()).hexdigest()
+    return meta
 
 
 def _vocab_sha256(vocab):
@@ -174,8 +196,13 @@ def padded_vocab_size(vocab_size):
 
 
 def same_tokenizer(meta_a, meta_b):
-    """Return whether two meta()s are of the same vocabulary, whatever the tokenizers are called."""
-    return all(meta_a.get(k) == meta_b.get(k) for k in ('chars', 'vocab_sha256'))
+    """Return whether two meta()s are of tokenizers that do the same, whatever they are called.
+
+    Those of earlier versions tell nothing of their rules.
+    """
+    keys = ['chars', 'vocab_sha256']
+    keys += ['rules_sha256'] if 'rules_sha256' in meta_a and 'rules_sha256' in meta_b else []
+    return all(meta_a.get(key) == meta_b.get(key) for key in keys)
 
 
 def load_tokenizer(name):
@@ -200,14 +227,16 @@ def load_tokenizer(name):
     else:
         raise UserError(f"{folder} has no tokenizer.json: save the model's tokenizer there with "
                         "transformers' AutoTokenizer.from_pretrained(…).save_pretrained(…)")
+    ends = []  # a chat model's generation_config.json has the end of a turn, too
+    for file in ('config.json', 'generation_config.json'):
+        ids = read_json(folder / file).get('eos_token_id') if (folder / file).exists() else None
+        ends += ids if isinstance(ids, list) else [] if ids is None else [ids]
     eot = tokenizer.token_to_id('<|endoftext|>')
-    if eot is None:
-        eot = config.get('eos_token_id')
-        eot = next(iter(eot), None) if isinstance(eot, list) else eot
+    eot = next(iter(ends), None) if eot is None else eot
     if eot is None:
         raise UserError(f"{folder}/config.json names no eos_token_id: add the id of the token that ends a "
                         "text")
-    return ModelTokenizer(tokenizer, folder.name, eot)
+    return ModelTokenizer(tokenizer, folder.name, eot, ends)
 
 
 def tokenizer_from_meta(meta, folder):
@@ -220,7 +249,7 @@ def tokenizer_from_meta(meta, folder):
             return GPT2Tokenizer()
         raise UserError(f"{path} is missing: copy it from the model '{meta['tokenizer']}', or prepare the "
                         "data again")
-    tokenizer = ModelTokenizer(_read_tokenizer(path), meta['tokenizer'], meta['eot'])
+    tokenizer = ModelTokenizer(_read_tokenizer(path), meta['tokenizer'], meta['eot'], meta.get('ends', ()))
     if not same_tokenizer(tokenizer.meta(), meta):
         raise UserError(f"{path} is not the tokenizer that wrote what lies beside it: prepare the data again")
     return tokenizer

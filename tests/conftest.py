@@ -142,7 +142,7 @@ def generate_ids(model, prompts, n=1, max_new_tokens=10, vocab_size=64, eot=-1, 
         return on_token and on_token(sample, token, logprob)
 
     generate(model, partial(KVCache, model.config), prompts, add, num_samples=n,
-             max_new_tokens=max_new_tokens, vocab_size=vocab_size, eot=eot, seed=seed, **options)
+             max_new_tokens=max_new_tokens, vocab_size=vocab_size, ends=(eot,), seed=seed, **options)
     return samples
 
 

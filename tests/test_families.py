@@ -18,8 +18,8 @@ from nanorap.pretrained import load, to_transformers, transformers_config
 from nanorap.quantize import pack
 
 SIZES = dict(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, hidden_size=56,
-             intermediate_size=100, vocab_size=101, max_position_embeddings=64, bos_token_id=0, eos_token_id=1,
-             pad_token_id=None)
+             intermediate_size=100, vocab_size=101, max_position_embeddings=64, bos_token_id=0,
+             eos_token_id=1, pad_token_id=None)
 NEOX_SIZES = {key: value for key, value in SIZES.items() if key != 'num_key_value_heads'}
 LLAMA3 = dict(rope_type='llama3', rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=16)

@@ -25,7 +25,7 @@ def greedy_without_a_cache(model, prompt, n, block_size=24):
     if model.config.pos != 'learned':
         model.config.block_size, plain = 1000, model.attention_mask
 
-        def windowed(pos, x, cache=None):
+        def windowed(pos, x, cache=None, is_local=False):
             i, j = pos[:, None], pos[None]
             hidden = (j > i) | (j >= 4) & (i - j >= block_size - 4)
             mask = plain(pos, x, cache)
@@ -129,7 +129,7 @@ def test_the_cache_is_as_large_as_computed_and_stays():
         pointers.append([cache.k.data_ptr() for cache in caches])
 
     generate(model, make_cache, [[1, 2]], on_token,
-             num_samples=5, max_new_tokens=100, vocab_size=64, eot=-1, seed=0)
+             num_samples=5, max_new_tokens=100, vocab_size=64, ends=(), seed=0)
     n_bytes = [cache.k.nbytes + cache.v.nbytes for cache in caches]
     assert n_bytes == [2 * 2 * B * 2 * 24 * 8 * 4 for B in (1, 5)]
     assert len(pointers) == 500 and all(each == pointers[0] for each in pointers) and len(caches) == 2

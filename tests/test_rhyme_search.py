@@ -34,7 +34,7 @@ def write(model, tokenizer, n, scheme='AABB', syllables=None, on_token=None):
     search = RhymeSearch(Endings(tokenizer, tokenizer.vocab_size), scheme, syllables, candidates=3)
     prompt = [tokenizer.eot] + tokenizer.encode(PROMPT)
     search(model, partial(KVCache, model.config), [prompt], add, num_samples=n, max_new_tokens=32,
-           vocab_size=tokenizer.vocab_size, eot=tokenizer.eot, seed=0, temperature=0.9, top_k=50)
+           vocab_size=tokenizer.vocab_size, ends=tokenizer.ends, seed=0, temperature=0.9, top_k=50)
     return texts, tokens
 
 
@@ -76,7 +76,7 @@ def test_lines_have_the_syllables_asked_for(smollm2):
 def test_a_short_request_needs_no_more_context_than_two_lines(smollm2):
     model, tokenizer = smollm2
     search = RhymeSearch(Endings(tokenizer, tokenizer.vocab_size), 'AABB', candidates=2)
-    options = dict(num_samples=1, max_new_tokens=5, vocab_size=tokenizer.vocab_size, eot=tokenizer.eot,
+    options = dict(num_samples=1, max_new_tokens=5, vocab_size=tokenizer.vocab_size, ends=tokenizer.ends,
                    seed=0)
     tokens = []
     search(model, partial(KVCache, model.config), [[tokenizer.eot]],

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanorap.common import UserError, package_file, smollm2_file
+from nanorap.text import encode_prompt
 from nanorap.tokenizer import CharTokenizer, load_tokenizer, same_tokenizer, tokenizer_from_meta
 
 GPT2, SMOLLM2 = load_tokenizer('gpt2'), load_tokenizer('smollm2')
@@ -169,3 +170,50 @@ def test_import_loads_no_torch():
     code = ("import sys, nanorap.dataset; from nanorap.tokenizer import load_tokenizer; "
             "load_tokenizer('smollm2'); sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+
+
+def library_tokenizer(folder, bos=None, digits=False, **config):
+    """Save a byte-level BPE without merges, with two special tokens at the end, as a model's tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab, []))
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True)] * digits + [byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(['<s>', '</s>', '<turn>'])
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f'{bos} $A', special_tokens=[(bos, tokenizer.token_to_id(bos))])
+    folder.mkdir()
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    (folder / 'config.json').write_text(json.dumps(config))
+    return load_tokenizer(str(folder))
+
+
+def test_a_family_has_its_own_begin_and_end_of_text(tmp_path):
+    plain = library_tokenizer(tmp_path / 'plain', eos_token_id=257)
+    assert (plain.bos, plain.eot, plain.ends, plain.marks) == (257, 257, {257}, {257})
+    chat = library_tokenizer(tmp_path / 'chat', bos='<s>', eos_token_id=[257, 258])
+    assert (chat.bos, chat.eot, chat.ends, chat.marks) == (256, 257, {257, 258}, {256, 257, 258})
+    # a prompt begins as in training, and a special token in it is text
+    assert encode_prompt(chat, 'yo', 300)[0] == 256 and len(encode_prompt(plain, 'yo', 300)) == 2
+    assert not chat.marks & set(chat.encode('<s> </s> <turn>'))
+    chat.save(tmp_path)
+    again = tokenizer_from_meta(chat.meta(), tmp_path)
+    assert (again.bos, again.eot, again.ends) == (256, 257, {257, 258})
+
+
+def test_tokenizers_are_told_apart_by_what_they_do(tmp_path):
+    plain = library_tokenizer(tmp_path / 'plain', eos_token_id=257).meta()
+    assert same_tokenizer(plain, library_tokenizer(tmp_path / 'copy', bos='<s>', eos_token_id=256).meta())
+    # the same vocabulary with another rule
+    path = tmp_path / 'copy' / 'tokenizer.json'
+    content = json.loads(path.read_text())
+    content['normalizer'] = dict(type='Lowercase')
+    path.write_text(json.dumps(content))
+    other = load_tokenizer(str(tmp_path / 'copy')).meta()
+    assert other['vocab_sha256'] == plain['vocab_sha256'] and not same_tokenizer(plain, other)
+    older = {key: value for key, value in other.items() if key != 'rules_sha256'}
+    assert same_tokenizer(plain, older)

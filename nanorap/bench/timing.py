@@ -128,7 +128,7 @@ def time_decoding(model, make_cache, prompt, batch_size, max_new_tokens, vocab_s
 
     # an end of text that never comes, so that every sample has its full length
     generate(model, make_cache, [prompt], on_token, num_samples=batch_size, max_new_tokens=max_new_tokens,
-             vocab_size=vocab_size, eot=-1, seed=seed, **sampler)
+             vocab_size=vocab_size, ends=(), seed=seed, **sampler)
     # the time to the first token is the prompt's, the rest is decoding
     decoding = batch_size * (max_new_tokens - 1) / (times[-1] - times[1])
     return len(prompt) / (times[1] - times[0]), decoding

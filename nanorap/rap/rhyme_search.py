@@ -19,7 +19,7 @@ A rhyming word is a single token here, a word with the blank before it. A vocabu
 (single characters) allows choosing among drafts, but no steering.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -90,7 +90,7 @@ class RhymeSearch:
     @torch.inference_mode()
     def __call__(self, model, make_cache: Callable[[int, int], KVCache], prompts: list[list[int]],
                  on_token: Callable,
-                 *, num_samples: int, max_new_tokens: int, vocab_size: int, eot: int, seed: int,
+                 *, num_samples: int, max_new_tokens: int, vocab_size: int, ends: Collection[int], seed: int,
                  **sampler) -> list[bool]:
         """Continue each prompt, one after the other; parameters and result are those of generate().
 
@@ -101,7 +101,7 @@ class RhymeSearch:
         for i, prompt in enumerate(prompts):
             first = i * num_samples
             batch = Batch(
-                search=self, model=model, prompt=prompt, max_new_tokens=max_new_tokens, eot=eot,
+                search=self, model=model, prompt=prompt, max_new_tokens=max_new_tokens, ends=ends,
                 sampler=sampler,
                 on_token=lambda sample, token, logprob, first=first: on_token(first + sample, token, logprob),
                 **make_caches(model, make_cache, len(prompt), num_samples * self.candidates, max_new_tokens))
@@ -133,7 +133,7 @@ class Batch:
     prefill_cache: KVCache  # one row
     prompt: list[int]
     max_new_tokens: int
-    eot: int
+    ends: Collection[int]
     on_token: Callable
     sampler: dict  # options of sample_next()
 
@@ -150,7 +150,8 @@ class Batch:
 
     def decode(self, ids):
         """Return new ids as text. Some tokenizers need the ids before to know where blanks are."""
-        context = [i for i in self.prompt[-DECODING_CONTEXT:] if i != self.eot]
+        context = [i for i in self.prompt[-DECODING_CONTEXT:]
+                   if i not in self.search.tokenizer.marks]
         n_context = len(self.search.tokenizer.decode(context))
         return self.search.tokenizer.decode(context + ids)[n_context:]
 
@@ -222,7 +223,8 @@ class Verse:
         self.n_left = batch.max_new_tokens
         self.has_ended = False
         self.endings = batch.search.endings
-        text = batch.search.tokenizer.decode([i for i in self.ids if i != batch.eot])
+        text = batch.search.tokenizer.decode(
+            [i for i in self.ids if i not in batch.search.tokenizer.marks])
         self.section = Section(batch.search.scheme, text)
         self.coroutine = self.write()
         self.feed = next(self.coroutine)  # one id per row; None: the sample has ended
@@ -291,7 +293,7 @@ class Verse:
                 draft.ids.append(feed[k])
                 draft.logprobs.append(sampled_logprobs[k])
                 draft.newline_logprobs.append(newline_logprobs[k])
-                draft.is_done = feed[k] == batch.eot or '\n' in self.endings.texts[feed[k]]
+                draft.is_done = feed[k] in batch.ends or '\n' in self.endings.texts[feed[k]]
             if sum(draft.is_done for draft in drafts) >= max(1, K - 1):
                 break
         return drafts
@@ -369,7 +371,7 @@ class Verse:
     def choice_of_draft(self, k, draft):
         """Return the Choice of a draft that is a whole line, or None if it may not stand here."""
         ids, logprobs = list(draft.ids), list(draft.logprobs)
-        is_lyrics, is_end = self.is_lyrics(draft), ids[-1] == self.batch.eot
+        is_lyrics, is_end = self.is_lyrics(draft), ids[-1] in self.batch.ends
         is_unclosed_header = not is_lyrics and self.line_text(ids).strip()[-1:] not in ('', ']')
         if is_unclosed_header:
             return None
@@ -395,7 +397,7 @@ class Verse:
 
     def line_text(self, ids):
         """Return the text of a line that ends with these ids; the prompt may hold its beginning."""
-        return self.section.open_line + self.batch.decode(ids[:-1] if ids[-1] == self.batch.eot else ids)
+        return self.section.open_line + self.batch.decode(ids[:-1] if ids[-1] in self.batch.ends else ids)
 
     def is_lyrics(self, draft):
         """Return whether a draft is neither blank nor a section header."""
@@ -405,7 +407,7 @@ class Verse:
     def append_line(self, ids, logprobs):
         """Append a line to the sample; return how many of its ids were taken, and whether the sample is
         over."""
-        self.has_ended = ids[-1] == self.batch.eot
+        self.has_ended = ids[-1] in self.batch.ends
         is_over = len(ids) >= self.n_left or self.has_ended
         if self.has_ended:
             ids, logprobs = ids[:-1], logprobs[:-1]

@@ -43,7 +43,7 @@ class Endings:
         self.newline = before[-1]
         self.marks = [i for i, text in enumerate(self.texts) if text in MARKS]
         self.breaks = [i for i, text in enumerate(self.texts) if '\n' in text or text.lstrip()[:1] == '[']
-        self.breaks.append(tokenizer.eot)
+        self.breaks += tokenizer.ends
         self.classes = {}
         for i, text in enumerate(self.texts):
             word = text[1:]
