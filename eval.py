@@ -94,7 +94,7 @@ results = dict(name=name, settings=config)
 # 1) the model, unless the text is given
 if not text:
     tokenizer = load_tokenizer(name)
-    model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype))
+    model = pack(GPT.from_pretrained(name, dtype=rt.dtype).eval().to(rt.device))
 
 # 2) the songs
 songs = {}

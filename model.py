@@ -56,7 +56,7 @@ class GPTConfig:
     norm: str = 'layernorm'  # 'layernorm', 'rmsnorm' (arxiv.org/abs/1910.07467)
     norms: str = 'before'  # each sublayer, 'after' it (OLMo 2, arxiv.org/abs/2501.00656), 'both' (Gemma 3)
     norm_eps: float = 1e-5
-    parallel: bool = False  # attention and MLP read the same input, side by side (GPT-NeoX)
+    parallel_mlp: bool = False  # attention and MLP read the same input, side by side (GPT-NeoX)
     # 'gelu' (by tanh, GPT-2's), 'gelu_exact', 'relu', 'relu2' (arxiv.org/abs/2109.08668); with a gate:
     mlp: str = 'gelu'  # 'swiglu', 'geglu' (arxiv.org/abs/2002.05202)
     # add this many preceding tokens' embeddings, each scaled by a learned per-channel weight (initially 0)
@@ -204,7 +204,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     def __init__(self, config, layer):
         super().__init__()
-        self.parallel = config.parallel
+        self.parallel = config.parallel_mlp
         has_before, has_after = config.norms != 'after', config.norms != 'before'
         self.ln_1 = norm(config, config.n_embd) if has_before else nn.Identity()
         self.attn = Attention(config, layer)

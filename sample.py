@@ -89,7 +89,7 @@ name = model_name(out_dir, init_from)
 header = header_lines(name, artist=artist, title=title)
 new_song = header_keys(name) is not None if new_song is None else new_song
 tokenizer = load_tokenizer(name)
-model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype), quantize)
+model = pack(GPT.from_pretrained(name, dtype=rt.dtype).eval().to(rt.device), quantize)
 stops = [text for text in typed_text(stop).split('|') if text]
 sampler = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
 if rhyme:

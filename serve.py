@@ -95,7 +95,7 @@ def load(name):
     global writer
     writer = None  # first: two models may be too large for the memory
     gc.collect()
-    model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype), quantize)
+    model = pack(GPT.from_pretrained(name, dtype=rt.dtype).eval().to(rt.device), quantize)
     writer = Writer(name=name, model=model, tokenizer=load_tokenizer(name), context=context,
                     max_cache=max_cache)
 

@@ -175,7 +175,7 @@ NAMES = dict(n_layer='num_hidden_layers', n_head='num_attention_heads', n_kv_hea
 # what most models have; a family names what differs
 USUAL = dict(bias=False, qkv_bias=False, proj_bias=False, pos='rotary', rope_scaling=None, rope_fraction=1.0,
              nope_layers=None, window=None, local_layers=None, rope_local_theta=None, attn_scale=None,
-             qk_norm=False, norm='rmsnorm', norms='before', parallel=False, mlp='swiglu', smear=0,
+             qk_norm=False, norm='rmsnorm', norms='before', parallel_mlp=False, mlp='swiglu', smear=0,
              embed_scale=1.0, logit_softcap=None, rope_theta=10000.0)
 
 
@@ -366,7 +366,7 @@ def read_neox(theirs):
     # its fraction is 0.25 where the config doesn't say
     theirs = dict(partial_rotary_factor=theirs.get('rotary_pct', 0.25)) | theirs
     return read_rope(theirs, may_be_partial=True) | dict(
-        mlp=activations[act], parallel=theirs.get('use_parallel_residual', True))
+        mlp=activations[act], parallel_mlp=theirs.get('use_parallel_residual', True))
 
 
 def write_neox(config):
@@ -374,8 +374,8 @@ def write_neox(config):
     rope = write_rope(config)
     rope['rope_parameters'].setdefault('partial_rotary_factor', config['rope_fraction'])
     return rope | dict(rotary_pct=config['rope_fraction'], rotary_emb_base=config['rope_theta'],
-                       hidden_act=activations.get(config['mlp']), use_parallel_residual=config['parallel'],
-                       attention_bias=True)
+                       hidden_act=activations.get(config['mlp']),
+                       use_parallel_residual=config['parallel_mlp'], attention_bias=True)
 
 
 def read_gpt2(theirs):

@@ -2,11 +2,13 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
 import transformers
-from conftest import randomise
+from conftest import SHORT, randomise, run, torchrun
+from test_tokenizer import library_tokenizer
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
@@ -144,6 +146,44 @@ def test_training_and_decoding_do_for_every_family(reference):
         assert (pack(copy.deepcopy(plain))(IDX) - logits).abs().max() < 1e-3
         int8 = pack(copy.deepcopy(plain), 'int8')(IDX)
         assert F.cosine_similarity(int8.flatten(), logits.flatten(), dim=0) > 0.98
+
+
+@pytest.fixture(scope='module')
+def data(songs, tmp_path_factory):
+    """A tokenizer of single bytes with begin and end of text, and the songs in its ids."""
+    folder = tmp_path_factory.mktemp('bytes')
+    library_tokenizer(folder / 'model', bos='<s>', eos_token_id=257)
+    run('data/lyrics/prepare.py', '--input', songs, f'--tokenizer={folder / "model"}', '--out_dir', folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['llama 3', 'mistral', 'qwen2', 'qwen3', 'gemma3', 'smollm3', 'olmo2',
+                                  'phi3', 'pythia', 'opt'])
+def test_scripts_do_for_every_family(data, tmp_path, name):
+    """Fine-tuned by two processes with Muon's split of the matrices, resumed by one, sampled and measured."""
+    kind, fields = REFERENCES[name]
+    model = AutoModelForCausalLM.from_config(config_class(kind)(**fields | dict(
+        vocab_size=260, max_position_embeddings=96)))
+    model.save_pretrained(tmp_path / 'model')
+    shutil.copy(data / 'model' / 'tokenizer.json', tmp_path / 'model')
+    config = json.loads((tmp_path / 'model' / 'config.json').read_text()) | dict(eos_token_id=257)
+    (tmp_path / 'model' / 'config.json').write_text(json.dumps(config))
+
+    out = f'--out_dir={tmp_path / "out"}'
+    flags = [*SHORT, f'--dataset={data}', '--optimizer=muon', out, '--block_size=80', '--batches=documents',
+             '--eval_interval=2', '--eval_iters=1']
+    parallel = 'fsdp' if name in ('gemma3', 'pythia') else 'ddp'
+    torchrun(2, 'train.py', *flags, f'--init_from={tmp_path / "model"}', '--max_iters=2',
+             f'--parallel={parallel}')
+    run('train.py', *flags, '--init_from=resume', '--max_iters=4')
+    # longer than the context: the cache drops the oldest tokens
+    run('sample.py', out, '--num_samples=2', '--max_new_tokens=99', '--device=cpu', '--rhyme=AA',
+        '--quantize=int8')
+    if name == 'gemma3':
+        run('sample.py', out, '--max_new_tokens=9', '--device=cpu', '--dtype=bfloat16')
+        run('eval.py', out, f'--dataset={data}', '--tasks=lyrics,rhyme', '--num_samples=2', '--device=cpu',
+            '--max_new_tokens=20')
 
 
 @pytest.mark.parametrize('name', REFERENCES)
