@@ -160,6 +160,12 @@ def to_gguf(config: dict, state_dict: dict[str, torch.Tensor]) -> dict[str, torc
     return tensors
 
 
+def _read_tensor(path, key):
+    """Read one tensor. The file is opened anew, for an open one would keep in memory all that was read."""
+    with safe_open(path, framework='pt') as file:
+        return file.get_tensor(key)
+
+
 def _tensors(folder):
     """Return {name: a function that reads the tensor} of a folder in any of transformers' file layouts.
 
@@ -175,8 +181,8 @@ def _tensors(folder):
         try:
             for shard in shards:
                 if name.endswith('.safetensors'):
-                    file = safe_open(folder / shard, framework='pt')
-                    tensors |= {key: partial(file.get_tensor, key) for key in file.keys()}
+                    with safe_open(folder / shard, framework='pt') as file:
+                        tensors |= {key: partial(_read_tensor, folder / shard, key) for key in file.keys()}
                 else:
                     file = torch.load(folder / shard, map_location='cpu', weights_only=True, mmap=True)
                     tensors |= {key: partial(file.get, key) for key in file}
