@@ -27,7 +27,7 @@ import torch
 
 from model import GPT, GPTConfig
 from nanorap import pretrained
-from nanorap.bench.estimate import GPT2_SHAPES, check_estimate, print_estimate
+from nanorap.bench.estimate import SHAPES, check_estimate, print_estimate
 from nanorap.bench.measurements import Figures, processor, read_figures
 from nanorap.bench.modes import (
     measure_data,
@@ -135,11 +135,9 @@ def model_without_weights(name):
     """Return a model on the meta device, where tensors have shapes and no numbers."""
     if name == 'scratch':
         shape = model_options
-    elif name in GPT2_SHAPES:
-        shape = GPT2_SHAPES[name] | dict(block_size=min(block_size, 1024), dropout=dropout)
     else:
-        shape = pretrained.load(name)[0]
-        shape |= dict(block_size=min(block_size, shape['block_size']), dropout=dropout)
+        shape = SHAPES[name] if name in SHAPES else pretrained.load_config(name)[0]
+        shape = shape | dict(block_size=min(block_size, shape['block_size']), dropout=dropout)
     with torch.device('meta'):
         return GPT(GPTConfig(**shape))
 

@@ -92,6 +92,10 @@ class GPTConfig:
         if self.pos == 'rotary' and self.n_rotary % 2:
             raise UserError(f"rotary positions need an even head_dim (n_embd / n_head), not {self.n_rotary}")
 
+    @property
+    def is_gated(self):
+        return self.mlp in GATED
+
     def is_local(self, layer):
         return self.window is not None and (self.local_layers is None or layer in self.local_layers)
 
@@ -178,7 +182,7 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.activation, self.is_gated = ACTIVATIONS[config.mlp], config.mlp in GATED
+        self.activation, self.is_gated = ACTIVATIONS[config.mlp], config.is_gated
         # gated: gate and up projection in one matrix
         width = config.n_hidden * (2 if self.is_gated else 1)
         self.c_fc = nn.Linear(config.n_embd, width, bias=config.bias)
@@ -387,7 +391,7 @@ class GPT(nn.Module):
         if name.endswith('c_attn.weight'):
             return [c.n_head * c.head_dim, c.n_kv_head * c.head_dim, c.n_kv_head * c.head_dim]
         if name.endswith('c_fc.weight'):
-            return [c.n_hidden] * (2 if c.mlp in GATED else 1)  # gate, up
+            return [c.n_hidden] * (2 if c.is_gated else 1)  # gate, up
         return [c.n_embd]
 
     @classmethod

@@ -15,7 +15,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nanorap.common import UserError, check_sums, model_folder, read_json, reason, smollm2_file
-from nanorap.families import FAMILIES, LLAMA_KEYS, Unsupported, family_of, key_rows, to_ours, to_theirs
+from nanorap.families import (
+    FAMILIES,
+    LLAMA_KEYS,
+    Family,
+    Unsupported,
+    family_of,
+    key_rows,
+    to_ours,
+    to_theirs,
+)
 
 # GGUF has Llama's matrices under names of its own
 GGUF_NAMES = {
@@ -36,6 +45,20 @@ def load(name: str, dtype: torch.dtype | None = torch.float32) -> tuple[dict, di
     """
     if name == 'smollm2':
         return _load_gguf(smollm2_file())
+    config, family = load_config(name)
+    folder = model_folder(name)
+    if family is None:
+        return config, {key: read().to(dtype) for key, read in _tensors(folder).items()}
+    return config, from_transformers(family.keys, _tensors(folder), config, folder, dtype)
+
+
+def load_config(name: str) -> tuple[dict, Family | None]:
+    """Return the GPTConfig fields (a dict) of a model of load(), and its Family, None for a run of train.py.
+
+    Its weights need not be there.
+    """
+    if name == 'smollm2':
+        return _load_gguf(smollm2_file())[0], None
     folder = model_folder(name)
     if not (folder / 'config.json').exists():
         raise UserError(f"{folder} has no config.json: give a folder in the transformers format, or an "
@@ -48,7 +71,7 @@ def load(name: str, dtype: torch.dtype | None = torch.float32) -> tuple[dict, di
             what = f"{e.filename} is missing" if isinstance(e, FileNotFoundError) else reason(e)
             raise UserError(f"{folder} is damaged ({what}): take it from its source again, or go on with "
                             "the training, which starts from the newest whole checkpoint") from None
-        return theirs['model'], {key: read().to(dtype) for key, read in _tensors(folder).items()}
+        return theirs['model'], None
 
     kind = theirs.get('model_type')
     if kind == 'gemma3':  # with an image encoder, which is left out
@@ -66,7 +89,7 @@ def load(name: str, dtype: torch.dtype | None = torch.float32) -> tuple[dict, di
     except (TypeError, AttributeError, ValueError, ZeroDivisionError):
         raise UserError(f"{folder}/config.json: a value is not what it must be, a whole number above 0 for a "
                         "size: download the folder again") from None
-    return config, from_transformers(family.keys, _tensors(folder), config, folder, dtype)
+    return config, family
 
 
 def _check_numbers(config):

@@ -39,12 +39,39 @@ GPUS = {
     'RTX3090': GPU('RTX 3090', 24e9, 32e9),
 }
 RESERVE = 2e9  # bytes of a GPU for what memory() leaves out: a guess
-# OpenAI's four models, by the config.json of each on the Hugging Face hub (openai-community/gpt2 and so on)
-GPT2_SHAPES = {
-    'gpt2': dict(n_layer=12, n_head=12, n_embd=768, vocab_size=50257),
-    'gpt2-medium': dict(n_layer=24, n_head=16, n_embd=1024, vocab_size=50257),
-    'gpt2-large': dict(n_layer=36, n_head=20, n_embd=1280, vocab_size=50257),
-    'gpt2-xl': dict(n_layer=48, n_head=25, n_embd=1600, vocab_size=50257),
+
+
+def _shape(n_layer, n_embd, n_head, n_kv_head, n_hidden, vocab_size, **more):
+    """Return GPTConfig's fields of a model like Llama."""
+    return dict(n_layer=n_layer, n_embd=n_embd, n_head=n_head, n_kv_head=n_kv_head, n_hidden=n_hidden,
+                vocab_size=vocab_size, block_size=2048) | dict(
+                    bias=False, pos='rotary', norm='rmsnorm', mlp='swiglu') | more
+
+
+GEMMA3 = dict(qk_norm=True, norms='both', mlp='geglu')
+# models that people fine-tune, by the config.json of each on the Hugging Face hub
+SHAPES = {
+    'gpt2': dict(n_layer=12, n_head=12, n_embd=768, vocab_size=50257, block_size=1024),
+    'gpt2-medium': dict(n_layer=24, n_head=16, n_embd=1024, vocab_size=50257, block_size=1024),
+    'gpt2-large': dict(n_layer=36, n_head=20, n_embd=1280, vocab_size=50257, block_size=1024),
+    'gpt2-xl': dict(n_layer=48, n_head=25, n_embd=1600, vocab_size=50257, block_size=1024),
+    'smollm2-135m': _shape(30, 576, 9, 3, 1536, 49152),
+    'smollm3-3b': _shape(36, 2048, 16, 4, 11008, 128256, nope_layers=list(range(3, 36, 4))),
+    'llama-3.2-1b': _shape(16, 2048, 32, 8, 8192, 128256),
+    'llama-3.2-3b': _shape(28, 3072, 24, 8, 8192, 128256),
+    'llama-3.1-8b': _shape(32, 4096, 32, 8, 14336, 128256, tie_weights=False),
+    'qwen2.5-0.5b': _shape(24, 896, 14, 2, 4864, 151936, qkv_bias=True),
+    'qwen2.5-1.5b': _shape(28, 1536, 12, 2, 8960, 151936, qkv_bias=True),
+    'qwen2.5-7b': _shape(28, 3584, 28, 4, 18944, 152064, qkv_bias=True, tie_weights=False),
+    'qwen3-0.6b': _shape(28, 1024, 16, 8, 3072, 151936, head_dim=128, qk_norm=True),
+    'qwen3-1.7b': _shape(28, 2048, 16, 8, 6144, 151936, head_dim=128, qk_norm=True),
+    'gemma-3-270m': _shape(18, 640, 4, 1, 2048, 262144, head_dim=256, **GEMMA3),
+    'gemma-3-1b': _shape(26, 1152, 4, 1, 6912, 262144, head_dim=256, **GEMMA3),
+    'olmo-2-1b': _shape(16, 2048, 16, 16, 8192, 100352, qk_norm='all', norms='after', tie_weights=False),
+    'pythia-160m': dict(n_layer=12, n_head=12, n_embd=768, vocab_size=50304, block_size=2048, pos='rotary',
+                        rope_fraction=0.25, parallel_mlp=True, mlp='gelu_exact', tie_weights=False),
+    'mistral-7b': _shape(32, 4096, 32, 8, 14336, 32768, tie_weights=False),
+    'phi-3-mini': _shape(32, 3072, 32, 32, 8192, 32064, tie_weights=False),
 }
 
 
@@ -102,18 +129,20 @@ def block_activations(c, job):
     included."""
     half = 2 if job.half else 4
     stream = half if job.half and job.n_shards > 1 else 4
-    n_kv = c.n_embd * c.n_kv_head // c.n_head
+    n_q, n_kv = c.n_head * c.head_dim, c.n_kv_head * c.head_dim
     # attention: the normed input, q, k and v, the output, and the log-sum-exp per head in fp32
-    kept = half * (c.n_embd + c.n_embd + 2 * n_kv + c.n_embd) + 4 * c.n_head
+    kept = half * (c.n_embd + n_q + 2 * n_kv + n_q) + 4 * c.n_head
     if c.pos == 'rotary' or c.qk_norm:
         # q and k once more; behind a norm they are laid out differently, so that the output needs a copy
-        kept += half * (c.n_embd + n_kv + c.n_embd * c.qk_norm)
+        kept += half * (n_q + n_kv + n_q * bool(c.qk_norm))
     # the MLP: the normed input, and the input of the nonlinearity, twice as wide with a gate
-    kept += half * (c.n_embd + c.n_hidden * (2 if c.mlp == 'swiglu' else 1))
+    kept += half * (c.n_embd + c.n_hidden * (2 if c.is_gated else 1))
+    if c.norms == 'both':  # the sublayers' outputs, before their norms
+        kept += half * 2 * c.n_embd
     if c.norm == 'layernorm':
-        kept += 16 + 8 * (c.n_head + c.n_kv_head) * c.qk_norm  # means and standard deviations
+        kept += 16 + 8 * (c.n_head + c.n_kv_head) * bool(c.qk_norm)  # means and standard deviations
     elif job.on_cpu:  # no fused kernel: the norms' inputs, once more
-        kept += 4 * (2 * c.n_embd + (c.n_embd + n_kv) * c.qk_norm)
+        kept += 4 * (2 * c.n_embd + (n_q + n_kv) * bool(c.qk_norm))
     if c.dropout and job.on_cpu:  # masks are numbers, and the attention matrix exists, three times
         kept += 2 * c.n_embd * half + 3 * 4 * c.n_head * job.T
     elif c.dropout:  # masks are bytes
@@ -141,7 +170,7 @@ def memory(c, size, job):
     shards, half = job.n_shards, 2 if job.half else 4
     n, n_tokens = size.total, job.batch_size * job.T
     matrices = size.n_layer * size.block_matrices
-    gate = c.mlp == 'swiglu'
+    gate = c.is_gated
 
     # 1) what is there during the whole step
     averages = 8 * n - (4 * matrices if job.optimizer == 'muon' else 0)
