@@ -385,15 +385,6 @@ class GPT(nn.Module):
         if not self.config.tie_weights:
             self.lm_head.requires_grad_(False)
 
-    def matrix_rows(self, name):
-        """Return the row counts of the matrices stacked in this parameter (c_attn: q, k, v), for Muon."""
-        c = self.config
-        if name.endswith('c_attn.weight'):
-            return [c.n_head * c.head_dim, c.n_kv_head * c.head_dim, c.n_kv_head * c.head_dim]
-        if name.endswith('c_fc.weight'):
-            return [c.n_hidden] * (2 if c.is_gated else 1)  # gate, up
-        return [c.n_embd]
-
     @classmethod
     def from_pretrained(cls, name, dropout=0.0, dtype=torch.float32):
         """Load 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a model in

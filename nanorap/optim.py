@@ -62,8 +62,18 @@ def make_optimizer(
     fused = next(model.parameters()).device.type in ('cuda', 'cpu')
     if name == 'adamw':
         return torch.optim.AdamW(groups, betas=betas, fused=fused)
-    groups[0]['rows'] = [model.matrix_rows(key) for key, _ in kinds['matrices']]
+    groups[0]['rows'] = [matrix_rows(model.config, key) for key, _ in kinds['matrices']]
     return Muon(groups, betas, fused, muon_momentum, muon_ns_steps)
+
+
+def matrix_rows(config, name):
+    """Return the row counts of the matrices stacked in a parameter of a GPT (c_attn: q, k, v)."""
+    if name.endswith('c_attn.weight'):
+        n_key = config.n_kv_head * config.head_dim
+        return [config.n_head * config.head_dim, n_key, n_key]
+    if name.endswith('c_fc.weight'):
+        return [config.n_hidden] * (2 if config.is_gated else 1)  # gate, up
+    return [config.n_embd]
 
 
 class Muon(torch.optim.Optimizer):

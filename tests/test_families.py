@@ -16,6 +16,7 @@ from model import GPT
 from nanorap.cache import KVCache
 from nanorap.common import UserError
 from nanorap.families import FAMILIES, family_of
+from nanorap.optim import matrix_rows
 from nanorap.pretrained import load, to_transformers, transformers_config
 from nanorap.quantize import pack
 
@@ -131,7 +132,7 @@ def test_training_and_decoding_do_for_every_family(reference):
     # matrices are split for Muon as they were joined
     for name, p in model.named_parameters():
         if p.dim() == 2 and '.h.' in name:
-            assert sum(model.matrix_rows(name)) == p.size(0), name
+            assert sum(matrix_rows(model.config, name)) == p.size(0), name
     targets = IDX.roll(-1, 1)
     plain = copy.deepcopy(model)
     plain(IDX, targets).backward()

@@ -6,7 +6,15 @@ import torch
 
 from model import GPT, GPTConfig
 from nanorap.dataset import MicroBatch
-from nanorap.optim import NS_COEFFICIENTS, Muon, get_lr, make_optimizer, n_micro_batches, orthogonalize
+from nanorap.optim import (
+    NS_COEFFICIENTS,
+    Muon,
+    get_lr,
+    make_optimizer,
+    matrix_rows,
+    n_micro_batches,
+    orthogonalize,
+)
 from nanorap.runtime import Runtime
 from nanorap.step import train_step
 
@@ -157,7 +165,7 @@ def test_muon_equals_its_definition():
                 g = q.grad.double()
                 momentum[names[p]] = m = 0.95 * momentum.get(names[p], 0) + 0.05 * g
                 q *= 1 - 0.05 * 0.1
-                rows = model.matrix_rows(names[p])
+                rows = matrix_rows(model.config, names[p])
                 for part, step in zip(q.split(rows), (0.05 * g + 0.95 * m).split(rows), strict=True):
                     u, s, v = torch.linalg.svd(step, full_matrices=False)
                     s = s / s.square().sum().sqrt() / 1.02
