@@ -20,7 +20,6 @@ Several processes:
 $ torchrun --standalone --nproc_per_node=2 bench.py --device=cpu --batch_size=1 --parallel=fsdp
 """
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,7 +36,7 @@ from nanorap.bench.modes import (
     measure_scaling,
     measure_training,
 )
-from nanorap.common import UserError
+from nanorap.common import UserError, check_writable
 from nanorap.options import check_least
 from nanorap.rap.scheme import check_scheme
 from nanorap.runtime import setup
@@ -104,7 +103,7 @@ dtype: str
 parallel: str
 compile: bool | None
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 check_least('bench.py', config, repeats=1, prompt_tokens=1, decode_tokens=2, batch_size=1, micro_batches=1,
             megabytes=1, vocab_size=2, gpus_per_node=1, gradient_accumulation_steps=1, block_size=1)
@@ -113,8 +112,6 @@ if mode not in ('train', 'sample', 'rhyme', 'data', 'scaling', 'estimate'):
 check_scheme(rhyme)
 if profile and mode != 'train':
     raise UserError(f"--profile looks into the training step: leave it out with --mode={mode}")
-if json and not Path(json).resolve().parent.is_dir():
-    raise UserError(f"--json={json}: there is no such folder")
 if compare:
     read_figures(compare)  # an error comes before the work
 options = SimpleNamespace(**config)
@@ -153,6 +150,8 @@ if mode == 'estimate':
     raise SystemExit
 
 rt = setup(device, dtype, parallel)
+if json and rt.is_main:
+    check_writable(json)
 if rt.world_size > 1 and mode != 'train':
     raise UserError("several processes are for --mode=train: leave out torchrun")
 given = {key: config[key] for key in sorted(config_given - {'json', 'compare', 'profile', 'mode', 'repeats'})}

@@ -3,7 +3,7 @@ The configuration of every script: overrides by config files and flags, in the o
 $ python train.py config/finetune_lyrics.py --batch_size=32 --compile=False
 
 This file is executed inside a script, train.py for example, with
->>> exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+>>> exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 It is not a module: it overrides the script's own globals, and leaves `config`, a dict of all options, and
 `config_given`, the names of those that the user set. A script's options are the assignments above that line:
     batch_size = 12  # the type is that of the default
@@ -20,6 +20,7 @@ import ast
 import builtins
 import contextlib
 import difflib
+import math
 import os
 import sys
 import traceback
@@ -96,18 +97,26 @@ def _parse_flag(text, allowed):
     is_none = text == 'None' and type(None) in allowed
     if str in allowed and not is_none:
         return text
-    try:
+    with contextlib.suppress(Exception):  # literal_eval() raises several
         return ast.literal_eval({'true': 'True', 'false': 'False'}.get(text, text))
-    except Exception:  # literal_eval() raises several
-        return text  # a str, which _check_type() refuses
+    with contextlib.suppress(ValueError):
+        return float(text)  # inf or nan, which _check_type() refuses by name
+    return text  # a str, which it refuses
 
 
 def _check_type(key, value, allowed, where):
-    """Return the value, an int as a float where only that is allowed; exit if its type is not allowed."""
+    """Return the value; exit if its type is not allowed, or if it is infinite or no number.
+
+    Where only one of the two is allowed, an int becomes a float, and a float without a fraction (1e3) an int.
+    """
     if type(value) is int and float in allowed and int not in allowed:
-        value = float(value)
+        value = float(value) if abs(value) < 1e308 else math.inf
+    elif type(value) is float and int in allowed and float not in allowed and value.is_integer():
+        value = int(value)
     if type(value) not in allowed:  # exactly: True is no int here
         _fail(f"{where}: {key} expects {_type_names(allowed)}, but {value!r} is {type(value).__name__}")
+    if type(value) is float and not math.isfinite(value):
+        _fail(f"{where}: {key} must be a finite number")
     return value
 
 
@@ -123,10 +132,12 @@ def _run_config_file(path, values):
     """Run a config file, which sees `values`; return {name: value} of its assignments, helpers left out."""
     namespace = _Assignments(values)
     try:
-        with open(path, encoding='utf-8') as f:
+        with open(path, encoding='utf-8-sig') as f:
             exec(builtins.compile(f.read(), path, 'exec'), namespace)
     except OSError as e:
         _fail(f"can't read the config file {path}: {e.strerror}")
+    except UnicodeDecodeError:
+        _fail(f"can't read the config file {path}: it is not text in UTF-8")
     except Exception as e:
         frames = reversed(traceback.extract_tb(e.__traceback__))
         line = next((frame.lineno for frame in frames if frame.filename == path), None)
@@ -152,6 +163,8 @@ def _print_help(about, options, allowed, values):
 
 def _configure(scope, argv):
     """Override the options in `scope` by argv; return {option: value} and the names that argv has set."""
+    with contextlib.suppress(AttributeError):  # of a notebook, which prints every letter
+        sys.stdout.reconfigure(errors='replace')  # for a console that lacks a letter of what is printed
     script = os.path.abspath(scope['__file__'])
     root = os.path.dirname(script)
 

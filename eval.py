@@ -7,16 +7,16 @@ $ python eval.py --text=my_verse.txt --tasks=rhyme            # a text, or what 
 $ python eval.py --compare=base.json,tuned.json               # one table of what --json=FILE wrote before
 """
 
-import os
 import random
-from json import dumps, loads
+import re
+from json import dumps
 from pathlib import Path
 
 from tqdm import tqdm
 
 from model import GPT
-from nanorap.common import UserError, model_name
-from nanorap.dataset import find_dataset, read_meta, read_split
+from nanorap.common import UserError, check_writable, model_name, read_plain_text, reason, run_folder
+from nanorap.dataset import find_dataset, is_blank, read_documents, read_meta, read_split
 from nanorap.lm_eval import STANDARD, examples, lyrics_loss
 from nanorap.quantize import pack
 from nanorap.rap import eval_report, novelty
@@ -38,7 +38,7 @@ text: str | None = None  # measure this file instead of samples: a text, or what
 max_songs = 100  # training and held-out songs that samples are compared with, chosen by the seed
 # samples
 num_samples = 10
-start = '[Verse 1]\n'  # the prompt, or FILE:path; novelty is measured without it
+start = '[Verse 1]\n'  # the prompt, \n for a line break, or FILE:path; novelty is measured without it
 max_new_tokens = 300
 temperature = 0.8
 top_k: int | None = 200
@@ -60,7 +60,7 @@ batch_size = 4  # windows that are scored at once; it doesn't change the numbers
 device: str
 dtype: str
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 GROUPED = ('rhyme', 'structure', 'novelty')  # measured per text, of samples beside real songs
 tasks = 'rhyme,structure' if text and 'tasks' not in config_given else tasks
@@ -83,6 +83,10 @@ if compare:
     print(eval_report.comparison([eval_report.read_results(path) for path in compare.split(',')]))
     raise SystemExit
 rt = setup(device, dtype)
+if json and rt.is_main:
+    check_writable(json)
+if report and rt.is_main:
+    check_writable(Path(report, 'report.html'), makes_folder=True)
 needs_texts = bool(set(tasks) & set(GROUPED))
 name = text or model_name(out_dir, init_from)
 results = dict(name=name, settings=config)
@@ -105,18 +109,14 @@ if set(tasks) & {'lyrics', 'novelty'} or needs_texts and not text:
 # 3) texts to measure, in groups: text has the prompt, new does not; cut: whether the text has not ended
 groups = {}
 if text:
-    try:
-        content = Path(text).read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"can't read the text {text}: {getattr(e, 'strerror', None) or e}") from None
     if text.endswith('.jsonl'):
-        try:
-            texts = [loads(line)['text'] for line in content.splitlines() if line.strip()]
-        except (ValueError, KeyError, TypeError) as e:
-            raise UserError(f"{text} is not what sample.py --output=FILE.jsonl writes ({e!r})") from None
+        texts = [entry['text'] for entry in read_documents(text)]
     else:
-        texts = content.split('\n---------------\n')
-    groups = {'text': [dict(text=t, new=t, cut=False) for t in texts if t.strip()]}
+        try:
+            texts = re.split(r'(?:\A|\n)-{15}[ \t]*(?:\n|\Z)', read_plain_text(text))
+        except (OSError, UnicodeError) as e:
+            raise UserError(f"can't read the text {text}: {reason(e)}") from None
+    groups = {'text': [dict(text=t, new=t, cut=False) for t in texts if not is_blank(t)]}
     if not groups['text']:
         raise UserError(f"{text} is empty: give a file with a text")
 elif needs_texts and rt.is_main:
@@ -170,21 +170,26 @@ for task in (task for task in GROUPED if task in tasks):
         results[task][group] = eval_report.summary([one[task] for one in texts])
 results['texts'] = groups.get('text') or groups.get('samples') or []
 
-# 5) print and write
+# 5) write and print
+failure = None
+try:
+    if json:
+        Path(json).write_text(dumps(results, indent=1, ensure_ascii=False) + '\n', encoding='utf-8',
+                              errors='replace')
+    if report:
+        log = Path(run_folder(out_dir)) / 'log.csv' if init_from == 'resume' and not text else None
+        Path(report, 'report.html').write_text(eval_report.html(results, groups, log), encoding='utf-8',
+                                               errors='replace')
+except OSError as e:
+    failure = UserError(f"can't write {e.filename or report} ({e.strerror}): choose another place")
 print(eval_report.tables(results))
 if show_copies and index:
     for number, one in enumerate(results['texts'], 1):
         for copy in novelty.copies(index, one['new']):
             print(f"\ntext {number}, {copy.words} words:  {copy.line}\n"
                   f"   training song {copy.song + 1}:  {copy.source}")
-try:
-    if json:
-        Path(json).write_text(dumps(results, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-    if report:
-        log = Path(out_dir) / 'log.csv' if init_from == 'resume' and not text else None
-        Path(report).mkdir(parents=True, exist_ok=True)
-        Path(report, 'report.html').write_text(eval_report.html(results, groups, log), encoding='utf-8')
-        print(f"\n{Path(report) / 'report.html'} is written")
-except OSError as e:
-    raise UserError(f"can't write {e.filename or report} ({e.strerror}): choose another place") from None
+if failure:
+    raise failure
+if report:
+    print(f"\n{Path(report) / 'report.html'} is written")
 rt.close()

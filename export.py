@@ -6,16 +6,17 @@ $ python export.py --out_dir=out-lyrics --format=gguf             # into out-lyr
 $ python sample.py --init_from=out-lyrics/hf                      # and back
 """
 
-import os
+import re
 from json import dumps, loads
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import torch
 from safetensors.torch import save_file
 
 from nanorap import pretrained
-from nanorap.common import UserError, model_name, read_json, replaced_folder
+from nanorap.common import UserError, model_folder, model_name, read_json, replaced_folder, run_folder
 from nanorap.rap.eval_report import read_results, tables
+from nanorap.text import header_keys
 from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
@@ -27,7 +28,7 @@ weights = 'float32'  # the number format of the file: float32, bfloat16, float16
 measures: str | None = None  # numbers for the model card, a file that eval.py --json=FILE wrote
 license: str | None = None  # for the model card. None: that of the base model, where it is known
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 LICENSES = {'gpt2': 'mit', 'gpt2-medium': 'mit', 'gpt2-large': 'mit', 'gpt2-xl': 'mit',
@@ -40,7 +41,8 @@ for key, choices in (('format', ('hf', 'gguf')), ('weights', tuple(DTYPES))):
     if config[key] not in choices:
         raise UserError(f"--{key}={config[key]}: choose {' or '.join(choices)}")
 name = model_name(out_dir, init_from)
-folder = Path(dest or Path(out_dir) / format)
+run = run_folder(out_dir)
+folder = Path(dest or Path(run) / format)
 FILES = {'config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json', 'README.md',
          'model.gguf'}
 if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= FILES):
@@ -54,25 +56,38 @@ kind = pretrained.family(gpt)  # an error for other models comes before anything
 
 def run_settings():
     """Return the options of the run in out_dir, as far as its folders still have them."""
-    steps = sorted(Path(out_dir).glob('step-*/state.json'))
+    steps = sorted(Path(run).glob('step-*/state.json'))
     return read_json(steps[-1]).get('settings', {}) if steps and init_from == 'resume' else {}
 
 
+# PROMPT: a song begins after an end-of-text token, as sample.py's do
 USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained('FOLDER')
 model = AutoModelForCausalLM.from_pretrained('FOLDER')
-ids = tokenizer('[Verse 1]\\n', return_tensors='pt').input_ids
-print(tokenizer.decode(model.generate(ids, max_new_tokens=200, do_sample=True)[0]))
+ids = tokenizer(PROMPT, return_tensors='pt').input_ids
+ids = model.generate(ids, max_new_tokens=200, do_sample=True, temperature=0.8, top_k=200)
+print(tokenizer.decode(ids[0], skip_special_tokens=True))
 ```"""
+
+
+def last_part(name):
+    """Return the last part of a path, which is all that others are to know of it."""
+    return PureWindowsPath(Path(name).resolve()).name  # of Windows' paths, too
+
+
+def public_name(name):
+    """Return a model's name on the hub whole, and of a local path its last part."""
+    is_on_hub = re.fullmatch(r'[\w-][\w.-]*(/[\w.-]+)?', name) and not Path(name).exists()
+    return name if is_on_hub else last_part(name)
 
 
 def model_card():
     """Return the text of the model card, README.md."""
     settings, best = run_settings(), {}
     if init_from == 'resume':
-        best = read_json(Path(out_dir) / 'best' / 'config.json')
+        best = read_json(model_folder(name) / 'config.json')
     base = settings.get('init_from') if init_from == 'resume' else init_from
     base = None if base in ('scratch', 'resume') else base
 
@@ -87,21 +102,24 @@ def model_card():
     base_licence = LICENSES.get(base, 'see the base model' if base else 'none')
     training = [
         f"- architecture: {kind}, {n_params / 1e6:.1f}M parameters, a context of {gpt['block_size']} tokens",
-        f"- base model: {base or no_base}",
+        f"- base model: {public_name(base) if base else no_base}",
         f"- licence of the base model: {base_licence}",
-        f"- data: {settings.get('dataset', 'unknown')}, tokenizer {tokenizer.name}",
+        f"- data: {last_part(settings.get('dataset', 'unknown'))}, tokenizer {tokenizer.name}",
     ]
     if best:
         loss = best.get('val_loss')
         loss = "not measured" if loss is None else f"{loss:.4f} nats per token"
         training.append(f"- {best.get('step')} updates; loss on held-out songs {loss}")
 
-    parts = ['\n'.join(head), f'# {Path(name).name}',
+    prompt = ("tokenizer.eos_token + " if header_keys(name) is not None else "") + r"'[Verse 1]\n'"
+    if 'name' in numbers:
+        numbers['name'] = public_name(numbers['name'])
+    parts = ['\n'.join(head), f'# {last_part(run_folder(name))}',
              "Rap lyrics, by a GPT that was trained with NanoRapGPT.",
              "**Explicit content**: rap lyrics may hold profanity, slurs, violence, drugs and sex, and so "
              "may what this model writes. Nothing filters it.",
              '## Training', '\n'.join(training),
-             '## Use', USE,
+             '## Use', USE.replace('PROMPT', prompt),
              '## Measures', tables(numbers) if numbers else "None were given (`export.py --measures=FILE`)."]
     return '\n\n'.join(parts) + '\n'
 
@@ -131,7 +149,7 @@ def write_gguf(folder):
         raise UserError(f"tokenizer='{tokenizer.name}': llama.cpp knows {' and '.join(PRE_TOKENIZERS)}; "
                         "use --format=hf")
     writer = gguf.GGUFWriter(folder / 'model.gguf', kind)
-    writer.add_name(Path(name).name)
+    writer.add_name(last_part(run_folder(name)))
     writer.add_block_count(gpt['n_layer'])
     writer.add_context_length(gpt['block_size'])
     writer.add_embedding_length(gpt['n_embd'])

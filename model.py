@@ -337,7 +337,7 @@ class GPT(nn.Module):
         try:
             return cls.from_state_dict(config | dict(dropout=dropout), state_dict)
         except (RuntimeError, TypeError) as e:
-            reason = ' '.join(str(e).split())[:200]
+            reason = ' '.join(str(e).split())[:200] if type(e) is RuntimeError else "an unknown field or type"
             raise UserError(f"{name}: its config.json doesn't fit its weights ({reason})") from None
 
     @classmethod

@@ -8,27 +8,27 @@ $ python sample.py --out_dir=out-lyrics --interactive
 """
 
 import json
-import os
 import re
 import sys
 from functools import partial
 from pathlib import Path
 
 from model import GPT
-from nanorap.common import UserError, model_name
+from nanorap.common import UserError, check_writable, model_name, plain_text
 from nanorap.quantize import pack
 from nanorap.rap.colour import ansi, page
 from nanorap.rap.rhyme_search import RhymeSearch
 from nanorap.rap.scheme import Endings, check_scheme
 from nanorap.runtime import setup
-from nanorap.text import header_keys, header_lines, read_prompt, write
+from nanorap.text import decoded, header_keys, header_lines, read_prompt, typed_text, write
 from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
 out_dir: str  # a run's folder, whose best/ is loaded
 # resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder or hub name
 init_from = 'resume'
-start = ''  # the prompt, or FILE:path, with --- on a line between several. Empty: start from end of text
+# the prompt, \n for a line break, or FILE:path, with --- on a line between several. Empty: from end of text
+start = ''
 artist = ''  # in whose manner, and
 title = ''  # under which title: for a model whose songs were prepared with --header
 # the prompt begins a song, after an end-of-text token. None: for a model of data/lyrics/prepare.py
@@ -53,7 +53,7 @@ output: str | None = None
 device: str
 dtype: str
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 rt = setup(device, dtype)
 checks = [
@@ -77,10 +77,12 @@ for is_wrong, advice in checks:
         raise UserError(f"sample.py: {advice}")
 if rhyme:
     check_scheme(rhyme)
-prompts = [start]
+prompts = [read_prompt(start)]
 if start.startswith('FILE:'):
-    prompts = re.split(r'^---[ \t]*\n', read_prompt(start), flags=re.M)
+    prompts = re.split(r'^---[ \t]*(?:\n|\Z)', prompts[0], flags=re.M)
     prompts = [prompt for prompt in prompts if prompt.strip()] or ['']
+if output:
+    check_writable(output)
 
 # the model and its tokenizer
 name = model_name(out_dir, init_from)
@@ -88,7 +90,7 @@ header = header_lines(name, artist=artist, title=title)
 new_song = header_keys(name) is not None if new_song is None else new_song
 tokenizer = load_tokenizer(name)
 model = pack(GPT.from_pretrained(name).eval().to(rt.device, rt.dtype), quantize)
-stops = [text.replace('\\n', '\n') for text in stop.split('|') if text]
+stops = [text for text in typed_text(stop).split('|') if text]
 sampler = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
 if rhyme:
     endings = Endings(tokenizer, min(tokenizer.vocab_size, model.config.vocab_size))
@@ -107,9 +109,10 @@ def sample(prompts, num_samples, **more):
 if interactive:
     print(f"Type a line, and the model adds {bars}; an empty line ends it.")
     text = header + prompts[0]
+    sys.stdin.reconfigure(errors='surrogateescape')  # decoded() makes letters of what it can't decode
     try:
         while line := input('> '):
-            text += line + '\n'
+            text += plain_text(decoded(line)) + '\n'
             [answer] = sample([text], 1, max_lines=bars)
             new_lines = answer.text.strip('\n') + '\n'
             # a rhyme has its colour by all lines so far
@@ -130,9 +133,8 @@ if is_streamed:
 else:
     samples = sample(prompts, num_samples, verbose=True)
 texts = [one.prompt + one.text for one in samples]
-if not is_streamed:
-    print(*(map(ansi, texts) if show_rhymes else texts), sep='\n---------------\n')
-if output:
+failure = None
+if output:  # before they are printed, since the other end of a pipe may be closed
     if output.endswith('.jsonl'):
         settings = dict(seed=seed, **sampler, repetition_penalty=repetition_penalty, stop=stop, rhyme=rhyme,
                         syllables=syllables, quantize=quantize, model=name)
@@ -145,6 +147,10 @@ if output:
     else:
         content = '\n---------------\n'.join(texts) + '\n'
     try:
-        Path(output).write_text(content, encoding='utf-8')
+        Path(output).write_text(content, encoding='utf-8', errors='replace')
     except OSError as e:
-        raise UserError(f"can't write --output={output}: {e.strerror}") from None
+        failure = UserError(f"can't write --output={output}: {e.strerror}")
+if not is_streamed:
+    print(*(map(ansi, texts) if show_rhymes else texts), sep='\n---------------\n')
+if failure:
+    raise failure

@@ -28,7 +28,7 @@ except ImportError as e:
                      "or make web") from None
 
 from model import GPT
-from nanorap.common import UserError, model_name, read_json
+from nanorap.common import UserError, model_name, read_json, run_folder
 from nanorap.dataset import find_dataset, read_meta
 from nanorap.quantize import pack
 from nanorap.rap import colour
@@ -62,7 +62,7 @@ quantize: str | None = None  # int8: a quarter of the memory to read, for a CPU
 device: str
 dtype: str
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 rt = setup(device, dtype)
 password = password or os.environ.get('NANORAP_PASSWORD', '')
@@ -114,7 +114,7 @@ def training_songs():
     Return (None, []) if that data is unknown or too large.
     """
     name = dataset
-    states = sorted(Path(first_model).glob('step-*/state.json'))
+    states = sorted(Path(run_folder(first_model)).glob('step-*/state.json'))
     if not name and states:
         name = read_json(states[-1]).get('settings', {}).get('dataset')
     folder = find_dataset(name) if name else None

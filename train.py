@@ -116,7 +116,7 @@ dtype = 'auto'
 parallel = 'ddp'  # with several processes: ddp, each a whole model; fsdp, each a share of it
 compile: bool | None = None  # torch.compile. None: on CUDA, where batches have one shape (stream)
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 
 t_start = t_last = time.perf_counter()
 seconds = Counter()  # where the time goes

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 here = Path(__file__).resolve().parent
-with open(here / 'time_to_loss.csv', newline='') as f:
+with open(here / 'time_to_loss.csv', encoding='utf-8', newline='') as f:
     rows = list(csv.DictReader(f))
 figure = Figure(figsize=(8, 4), layout='constrained')
 axes = figure.subplots()

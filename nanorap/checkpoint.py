@@ -20,7 +20,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from nanorap.common import SUMS, UserError, check_sums, model_folder, replaced_folder, sha256
+from nanorap.common import (
+    SUMS,
+    UNREADABLE,
+    UserError,
+    check_readable,
+    check_sums,
+    load_json,
+    model_folder,
+    read_json,
+    reason,
+    replaced_folder,
+    sha256,
+)
 
 N_KEPT = 2  # step folders
 STEP_GLOB = 'step-' + '[0-9]' * 8  # a copy under another name is the user's own, and never removed
@@ -60,15 +72,15 @@ def load_step(out_dir):
     """Return the newest whole checkpoint: model state dict, optimizer tensors, config.json, state.json."""
     for folder in reversed(_steps(out_dir).values()):
         try:
+            check_readable(folder)
             check_sums(folder)
-            config = json.loads((folder / 'config.json').read_text())
-            state = json.loads((folder / 'state.json').read_text())
+            config, state = read_json(folder / 'config.json'), read_json(folder / 'state.json')
             weights = load_file(folder / 'model.safetensors')
             return weights, load_file(folder / 'optimizer.safetensors'), config, state
         except (OSError, ValueError, SafetensorError) as e:
-            reason = f"{Path(e.filename).name} is missing" if isinstance(e, FileNotFoundError) else e
+            what = f"{Path(e.filename).name} is missing" if isinstance(e, FileNotFoundError) else reason(e)
             if os.environ.get('RANK', '0') == '0':  # of several processes, one prints
-                print(f"warning: skipping {folder}, which is damaged: {reason}", file=sys.stderr)
+                print(f"warning: skipping {folder}, which is damaged: {what}", file=sys.stderr)
     raise UserError(f"no checkpoint to resume in {out_dir}: it has no whole step-* folder; leave out "
                     "--init_from=resume to start anew, or name the --out_dir of the run")
 
@@ -98,9 +110,10 @@ def was_run(out_dir, run_id):
     """Return whether the run of this id has left a step folder in out_dir, from which it can then resume."""
     for folder in _steps(out_dir).values():
         try:
-            if json.loads((folder / 'state.json').read_text())['run_id'] == run_id:
+            check_readable(folder)
+            if load_json(folder / 'state.json')['run_id'] == run_id:
                 return True
-        except (OSError, ValueError, KeyError, TypeError):
+        except UNREADABLE:
             pass  # load_step() warns of damage
     return False
 
@@ -108,9 +121,9 @@ def was_run(out_dir, run_id):
 def best(out_dir, run):
     """Return (validation loss, step) of best/ if this run has written it, else (None, None)."""
     try:
-        config = json.loads((model_folder(out_dir) / 'config.json').read_text())
+        config = load_json(model_folder(out_dir) / 'config.json')
         return (config['val_loss'], config['step']) if config['run'] == run else (None, None)
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return None, None
 
 
@@ -150,5 +163,6 @@ def _steps(out_dir):
 
     A folder that was being replaced when the run was killed may have its .old name only.
     """
+    check_readable(out_dir, names=['best'])
     folders = [*Path(out_dir).glob(f'.{STEP_GLOB}.old'), *Path(out_dir).glob(STEP_GLOB)]
     return dict(sorted((folder.name.lstrip('.').removesuffix('.old'), folder) for folder in folders))

@@ -9,6 +9,7 @@ imports no torch.
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -16,8 +17,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
-from nanorap.common import UserError, ceil_div, sync_to_disk
+from nanorap.common import (
+    UNREADABLE,
+    Damaged,
+    UserError,
+    ceil_div,
+    check_readable,
+    hub_reason,
+    load_json,
+    plain_text,
+    read_plain_text,
+    reason,
+    sync_to_disk,
+)
 
 CHUNK = 4_000_000  # characters that are tokenized at once, so that every core is busy and memory stays flat
 SCAN = 2**24  # tokens that are read at once in the search for document ends, which also keeps memory flat
@@ -50,7 +64,8 @@ def write_dataset(out_dir, tokenizer, documents, **about):
                     splits[split]['documents'] += 1
         for split, count in splits.items():
             if not count['documents']:
-                raise UserError(f"{out_dir}: no document fell to the {split} split; prepare more documents")
+                raise UserError(f"{out_dir}: no document fell to the {split} split; prepare at least two "
+                                "different ones")
             count['sha256'] = count['sha256'].hexdigest()
         dtype_name = 'uint16' if dtype.itemsize == 2 else 'uint32'
         meta = tokenizer.meta() | dict(dtype=dtype_name, splits=splits) | about
@@ -87,7 +102,7 @@ def _chunks(documents):
 
 
 def read_documents(source, column='text'):
-    """Yield dicts whose `column` is a string, one by one, without holding them in memory.
+    """Yield dicts whose `column` is a string, a plain_text(), one by one, without holding them in memory.
 
     source: a data.json (one entry per line), a JSON-lines file, or the name of a dataset on the Hugging Face
     hub.
@@ -100,19 +115,34 @@ def read_documents(source, column='text'):
     try:
         with open(path, encoding='utf-8') as f:
             for number, line in enumerate(f, 1):
-                line = line.strip().rstrip(',')
+                line = plain_text(line).strip().rstrip(',')
                 if line in ('', '[', ']'):
                     continue
                 try:
                     entry = json.loads(line)
-                    entry[column] + ''  # a TypeError where it is no string
-                    yield entry
-                except (ValueError, KeyError, TypeError) as e:
-                    raise UserError(f'{path}, line {number}: not an entry ({e!r}). Each line, in a data.json '
-                                    f'between [ and ], holds one: {{"{column}": "…"}}') from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"can't read {path} ({getattr(e, 'strerror', None) or e}): give a file in "
-                        "UTF-8") from None
+                    problem = _problem(entry, column)
+                except (ValueError, RecursionError) as e:
+                    problem = f"it is not JSON from column {getattr(e, 'colno', 1)} on"
+                if problem:
+                    raise UserError(f'{path}, line {number}: not an entry ({problem}). Each line, in a '
+                                    f'data.json between [ and ], holds one: {{"{column}": "…"}}')
+                yield entry | {column: plain_text(entry[column])}
+    except (OSError, UnicodeError) as e:
+        raise UserError(f"can't read {path}: {reason(e)}") from None
+
+
+def _problem(entry, column):
+    """Return why an entry has no text in a column, in words; '' if it has one."""
+    if not isinstance(entry, dict):
+        return f"it is {_shown(entry)}, not an object in braces"
+    if column not in entry:
+        return f"it has no '{column}'"
+    return '' if isinstance(entry[column], str) else f"'{column}' is {_shown(entry[column])}, not a text"
+
+
+def _shown(value):
+    """Return the beginning of a value as JSON writes it, null for None."""
+    return json.dumps(value, ensure_ascii=False, default=str)[:40]
 
 
 def _read_hub(name, column):
@@ -122,15 +152,13 @@ def _read_hub(name, column):
         raise UserError("the hub's data sets need a package: pip install -r requirements-more.txt, or give "
                         "--input=FILE.jsonl") from None
     try:
-        for entry in load_dataset(name, split='train', streaming=True):
-            entry[column] + ''
-            yield entry
-    except (KeyError, TypeError):
-        raise UserError(f"the dataset {name} has no column '{column}' of text: name another with "
-                        "--column") from None
+        for number, entry in enumerate(load_dataset(name, split='train', streaming=True), 1):
+            if problem := _problem(entry, column):
+                raise UserError(f"the dataset {name} has no column '{column}' of text, in row {number} "
+                                f"{problem}: name another with --column, or another dataset")
+            yield entry | {column: plain_text(entry[column])}
     except Exception as e:  # dozens: offline, misspelt, gated, a dataset that is a script
-        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
-        raise UserError(f"can't read '{name}' ({reason}). It is no file here; the hub's datasets need "
+        raise UserError(f"can't read '{name}' ({hub_reason(e)}). It is no file here; the hub's datasets need "
                         "network access, and any copy of the dataset there will do, or "
                         "--input=FILE.jsonl") from None
 
@@ -143,41 +171,86 @@ def read_text(source):
 
             response = requests.get(source, timeout=60)
             response.raise_for_status()
-            text = response.content.decode('utf-8')
+            text = plain_text(response.content.decode('utf-8'))
         else:
-            text = Path(source).read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as e:  # requests' errors are OSErrors
-        reason = getattr(e, 'strerror', None) or type(e).__name__
-        raise UserError(f"can't read {source} ({reason}): give a text file in UTF-8 with "
-                        "--input=FILE") from None
-    if not text:
+            text = read_plain_text(source)
+    except (OSError, UnicodeError) as e:  # requests' errors are OSErrors
+        answer = getattr(e, 'response', None)  # of a server, an error such as 404
+        why = reason(e) if answer is None else f"the server answers {answer.status_code}"
+        raise UserError(f"can't read {source} ({why}): give a text file with --input=FILE") from None
+    if is_blank(text):
         raise UserError(f"{source} is empty: give a text file with --input=FILE")
     return text
 
 
+def is_blank(text):
+    """Return whether a text has nothing that could be seen: letters, digits, signs."""
+    return not any(char.isprintable() and not char.isspace() for char in text)
+
+
 def is_held_out(key, share):
     """Return whether the document of this key is held out for validation, by a hash: it never moves."""
+    return _place(key) < share
+
+
+def _place(key):
+    """Return a number in [0, 1) that depends on nothing but the key, by a hash."""
     digits = hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:13]  # 52 bits: exact as a float
-    return int(digits, 16) < share * 16**13
+    return int(digits, 16) / 16**13
+
+
+def split_documents(documents, val_share):
+    """Yield (split, text) of an iterable of (key, text), in its order, for write_dataset().
+
+    Documents of one key are on one side, by is_held_out(). With two keys or more each split gets at least
+    one: if the share takes none of them, it grows until it takes the first, and shrinks if it takes all. So
+    documents wait in memory until both splits have one. Blank texts are left out, and counted in a line.
+    """
+    if not 0 < val_share < 1:
+        raise UserError(f"val_share={val_share} must lie between 0 and 1")
+    waiting, sides, n_blank = [], set(), 0
+    for key, text in documents:
+        if is_blank(text):
+            n_blank += 1
+            continue
+        waiting.append((key, text))
+        if len(sides) < 2:
+            sides.add(is_held_out(key, val_share))
+        if len(sides) == 2:
+            yield from _with_splits(waiting, val_share)
+            waiting = []
+    places = sorted({_place(key) for key, _ in waiting})
+    if len(places) > 1:
+        val_share = places[-1] if sides == {True} else places[1]
+    yield from _with_splits(waiting, val_share)
+    if n_blank:
+        tqdm.write(f"left out: {n_blank:,} blank text(s)")
+
+
+def _with_splits(documents, val_share):
+    return [('val' if is_held_out(key, val_share) else 'train', text) for key, text in documents]
 
 
 def read_meta(data_dir):
     """Return meta.json of a data folder as a dict, checked against the files beside it."""
     data_dir = Path(data_dir)
+    check_readable(data_dir, names=['meta.json', 'train.bin', 'val.bin', 'tokenizer.json'])
     script = data_dir / 'prepare.py'
     prepare = f"run python {script}" if script.exists() else "run the prepare.py in data/ that writes it"
     try:
-        meta = json.loads((data_dir / 'meta.json').read_text(encoding='utf-8'))
+        meta = load_json(data_dir / 'meta.json')
         for split, count in meta['splits'].items():
             size = (data_dir / f'{split}.bin').stat().st_size
             if size != count['tokens'] * np.dtype(meta['dtype']).itemsize:
                 raise UserError(f"{data_dir / split}.bin has {size:,} bytes, not the {count['tokens']:,} "
                                 f"tokens that meta.json names: {prepare} again")
-        meta['tokenizer'], meta['vocab_size'], meta['eot']  # a KeyError where one is missing
-    except OSError as e:
+        for key, kind in (('tokenizer', str), ('vocab_size', int), ('eot', int)):
+            if not isinstance(meta[key], kind):
+                raise Damaged(f"its '{key}' is {_shown(meta[key])}")
+    except FileNotFoundError as e:
         raise UserError(f"no prepared data: {e.filename} is missing; {prepare} first") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{data_dir / 'meta.json'} is damaged ({e!r}): {prepare} again") from None
+    except UNREADABLE as e:
+        raise UserError(f"{data_dir / 'meta.json'} is damaged ({reason(e)}): {prepare} again") from None
     return meta
 
 
@@ -194,7 +267,7 @@ def read_split(data_dir, split):
 def find_dataset(name):
     """Return the data folder that --dataset names: one below the repository's data/, or any path."""
     below = Path(__file__).resolve().parents[1] / 'data' / name
-    return below if below.is_dir() else Path(name)
+    return below if os.path.isdir(below) else Path(name)  # False too where this user may not look
 
 
 class MicroBatch(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nanorap.common import UserError
+from nanorap.common import UNREADABLE, UserError, hub_reason, reason
 from nanorap.dataset import read_documents
 
 
@@ -123,7 +123,7 @@ def examples(task, file=None):
     try:
         return list(load_dataset(name, config, split=split))
     except Exception as e:  # dozens: offline, renamed, disk full
-        raise UserError(f"can't get {name} from the Hugging Face hub ({type(e).__name__}): give its {split} "
+        raise UserError(f"can't get {name} from the Hugging Face hub ({hub_reason(e)}): give its {split} "
                         f"split as a file of JSON lines, --{task}_file=FILE") from None
 
 
@@ -153,14 +153,14 @@ def hellaswag(model, rt, tokenizer, rows, batch_size=4):
         return text.replace('  ', ' ')
 
     requests, endings = [], []
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         try:
             context = clean(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
             endings.append([clean(ending) for ending in row['endings']])
             int(row['label'])
-        except (KeyError, ValueError, TypeError, AttributeError) as e:
-            raise UserError(f"a row of hellaswag lacks something ({e!r}): it needs activity_label, ctx_a, "
-                            "ctx_b, endings, label") from None
+        except UNREADABLE as e:
+            raise UserError(f"row {number} of hellaswag lacks something ({reason(e)}): it needs "
+                            "activity_label, ctx_a, ctx_b, endings, label") from None
         requests += [encode_pair(tokenizer, context, ' ' + ending, model.config.block_size)
                      for ending in endings[-1]]
     scores = iter(score(model, rt, requests, batch_size, 'hellaswag'))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nanorap.common import UserError, replaced_file
+from nanorap.common import UserError, reason, replaced_file, run_folder
 
 FIELDS = (  # the columns of log.csv
     'step', 'row', 'tokens', 'seconds', 'loss', 'val_loss', 'lr', 'batch', 'grad_norm', 'clipped',
@@ -34,10 +34,11 @@ class Log:
         try:
             if step and path.exists():
                 old_rows = [row for row in read_log(path) if int(row['step']) <= step]
-            with replaced_file(path, newline='') as file:
+            with replaced_file(path, encoding='utf-8', newline='') as file:
                 self._writer(file).writeheader()
                 self._writer(file).writerows(old_rows)
-            self.file = open(path, 'a', newline='', buffering=1)  # a row reaches the file when it is written
+            # line by line: a row reaches the file when it is written
+            self.file = open(path, 'a', encoding='utf-8', newline='', buffering=1)
             self.csv = self._writer(self.file)
         except OSError as e:
             raise UserError(f"can't write to {out_dir} ({e.strerror}): choose another --out_dir") from e
@@ -102,7 +103,7 @@ def start_wandb(project, name, config):
 
 def read_log(path):
     """Return the rows of a log.csv, dicts of text. A last line that a killed run has cut is left out."""
-    with open(path, newline='', errors='replace') as f:
+    with open(path, encoding='utf-8', newline='', errors='replace') as f:
         lines = f.readlines()
     if lines and not lines[-1].endswith('\n'):
         lines.pop()
@@ -116,12 +117,13 @@ def read_losses(path):
         return {key: [(int(row['step']), float(row[key])) for row in rows if row.get(key)]
                 for key in ('loss', 'val_loss')}
     except (OSError, ValueError) as e:
-        reason = getattr(e, 'strerror', None) or f"damaged: {e}"
-        raise UserError(f"can't plot {path} ({reason}): name the --out_dir of a run") from None
+        why = reason(e) if isinstance(e, OSError) else "damaged: a value in it is no number"
+        raise UserError(f"can't plot {path} ({why}): name the --out_dir of a run") from None
 
 
 def plot_losses(out_dir):
     """Draw out_dir/loss.png from its log.csv, training and validation loss, and return its path."""
+    out_dir = run_folder(out_dir)  # tab completion may have given its best/
     path = Path(out_dir) / 'log.csv'
     curves = read_losses(path)
     from matplotlib.figure import Figure  # not pyplot: a file, no window

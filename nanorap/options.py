@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from nanorap.common import UserError
+from nanorap.common import UserError, run_folder
 
 
 def check_least(script, config, **least):
@@ -21,6 +21,9 @@ def check_options(config, world_size):
     The model, the optimizer and the data check their own options.
     """
     o = SimpleNamespace(**config)
+    if run_folder(o.out_dir) != o.out_dir:
+        raise UserError(f"out_dir={o.out_dir} is a checkpoint within a run: give the run's own folder, "
+                        f"--out_dir={run_folder(o.out_dir)}")
     check_least(
         'train.py', config, batch_size=1, block_size=1, gradient_accumulation_steps=1, eval_interval=1,
         eval_iters=1, log_interval=1, seed=0, patience=1, max_minutes=0, batch_size_start=1,

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from nanorap.common import UserError, check_sums, model_folder, read_json, smollm2_file
+from nanorap.common import UserError, check_sums, model_folder, read_json, reason, smollm2_file
 
 # (our name, their names, how): {i} is the layer; 'T' transposes (GPT-2 keeps its linear weights as (in,
 # out)), 'cat' joins several matrices into our one along the rows. Our names are GPT-2's own.
@@ -79,15 +79,28 @@ def load(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
         try:
             check_sums(folder)
         except (OSError, ValueError) as e:
-            reason = f"{e.filename} is missing" if isinstance(e, OSError) else e
-            raise UserError(f"{folder} is damaged ({reason}): take it from its source again, or go on with "
+            what = f"{e.filename} is missing" if isinstance(e, FileNotFoundError) else reason(e)
+            raise UserError(f"{folder} is damaged ({what}): take it from its source again, or go on with "
                             "the training, which starts from the newest whole checkpoint") from None
         return theirs['model'], _read_weights(folder)
     try:
         config, keys = _config_from_transformers(theirs, folder)
+        _check_numbers(config)
     except KeyError as e:
         raise UserError(f"{folder}/config.json lacks {e}: download the folder again") from None
+    except (TypeError, AttributeError, ZeroDivisionError):
+        raise UserError(f"{folder}/config.json: a value is not what it must be, a whole number above 0 for a "
+                        "size: download the folder again") from None
     return config, _from_transformers(keys, _read_weights(folder), config, folder)
+
+
+def _check_numbers(config):
+    """Raise TypeError for a value of a model's config that is no number, or no size."""
+    sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_hidden', 'block_size', 'vocab_size'
+    are_sizes = all(type(config[key]) is int and config[key] > 0 for key in sizes)
+    are_numbers = all(type(config.get(key, 1.0)) in (int, float) for key in ('norm_eps', 'rope_theta'))
+    if not (are_sizes and are_numbers):
+        raise TypeError
 
 
 def _config_from_transformers(theirs, folder):
@@ -281,9 +294,9 @@ def _read_weights(folder) -> dict[str, torch.Tensor]:
             else:
                 files = [torch.load(folder / shard, map_location='cpu', weights_only=True)
                          for shard in shards]
-        except (SafetensorError, OSError, EOFError, RuntimeError, UnpicklingError) as e:
-            raise UserError(f"the weights in {folder} are damaged or half-written ({str(e)[:200]}): take "
-                            "them from their source again") from e
+        except (SafetensorError, OSError, EOFError, RuntimeError, UnpicklingError):
+            raise UserError(f"the weights in {folder} are damaged, half-written or in a format that can't be "
+                            "read: take them from their source again") from None
         return {key: tensor for file in files for key, tensor in file.items()}
     raise UserError(f"{folder} has no model.safetensors: it is half-written, or the model's weights are to "
                     "be added")

@@ -86,7 +86,8 @@ def int8_kernel():
             # linked without OpenMP, so that it uses PyTorch's threads: a second pool would compete with them
             ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
             for flags in (compile_flags, link_flags):
-                subprocess.run([*compiler, *flags], check=True, capture_output=True, text=True)
+                subprocess.run([*compiler, *flags], check=True, capture_output=True,
+                               encoding='utf-8', errors='replace')
             kernel = ctypes.CDLL(binary).int8_linear
         except FileNotFoundError:
             return f"there is no C compiler '{compiler[0]}'"

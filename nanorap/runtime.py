@@ -130,7 +130,7 @@ class Runtime:
         if self.device.type == 'cuda':
             return torch.cuda.max_memory_allocated()
         # Linux, where getrusage would begin with the parent's memory if that was larger
-        with suppress(OSError, StopIteration), open('/proc/self/status') as status:
+        with suppress(OSError, StopIteration), open('/proc/self/status', encoding='latin-1') as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith('VmHWM'))
         try:
             import resource

@@ -8,29 +8,54 @@ The model and its cache come from the caller's choice of device and dtype; what 
 decided by `search`, see nanorap.rap.rhyme_search.
 """
 
+import re
 import sys
 from functools import partial
-from pathlib import Path
 
 from tqdm import tqdm
 
 from nanorap.cache import KVCache
-from nanorap.common import UserError, best_folder, model_folder, read_json
+from nanorap.common import (
+    UserError,
+    best_folder,
+    header_line,
+    is_checkpoint,
+    model_folder,
+    plain_text,
+    read_json,
+    read_plain_text,
+    reason,
+)
 from nanorap.generate import generate
 
 # tokens before a new one that are decoded with it: some tokenizers drop the space before a text's first word
 DECODING_CONTEXT = 8
+MOST_TOKENS = 10**8  # that one call of write() may be asked for; chosen by hand
 
 
 def read_prompt(start):
-    """Return the text that --start gives: itself, or the content of PATH for FILE:PATH."""
+    """Return the text that --start gives: itself, by typed_text(), or the content of PATH for FILE:PATH."""
     if not start.startswith('FILE:'):
-        return start
+        return typed_text(start)
     path = start.removeprefix('FILE:')
     try:
-        return Path(path).read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"can't read the prompt file {path}: {getattr(e, 'strerror', None) or e}") from None
+        return read_plain_text(path)
+    except (OSError, UnicodeError) as e:
+        raise UserError(f"can't read the prompt file {path}: {reason(e)}") from None
+
+
+def typed_text(text):
+    r"""Return what is meant by an option's text: \n is a line break."""
+    return plain_text(decoded(text)).replace('\\n', '\n')
+
+
+def decoded(text):
+    """Return a command line's or a terminal's text, in UTF-8 where Python has left its bytes undecoded.
+
+    Python does that under LC_ALL=C, for example.
+    """
+    is_undecoded = re.search('[\udc80-\udcff]', text)
+    return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace') if is_undecoded else text
 
 
 def header_keys(name):
@@ -38,7 +63,7 @@ def header_keys(name):
 
     None for a model whose texts are not songs of prepare.py: a pretrained one, for example.
     """
-    if best_folder(name) is None:
+    if best_folder(name) is None and not is_checkpoint(name):
         return None
     return read_json(model_folder(name) / 'config.json').get('tokenizer', {}).get('header')
 
@@ -54,8 +79,7 @@ def header_lines(name, **values):
             raise UserError(f"{key}={value}, but the songs of {name} were prepared without the {key}: leave "
                             "it out, or prepare them with data/lyrics/prepare.py --header=artist,title and "
                             "train again")
-    lines = {key: ' '.join(values.get(key, '').split()) for key in keys}
-    return ''.join(f'[{key.title()}: {value}]\n' for key, value in lines.items() if value)
+    return ''.join(header_line(key, decoded(values.get(key, ''))) for key in keys)
 
 
 def encode_prompt(tokenizer, prompt, vocab_size, new_song=False):
@@ -153,6 +177,9 @@ def write(
     verbose: a progress bar on a terminal, and a note on prompts that are cropped
     sampler: temperature, top_k, top_p, min_p; for plain sampling also repetition_penalty
     """
+    if len(prompts) * num_samples * max_new_tokens > MOST_TOKENS:
+        raise UserError(f"num_samples={num_samples} with max_new_tokens={max_new_tokens} are more than "
+                        f"{MOST_TOKENS:,} tokens in all: lower one of them")
     context = min(context or model.config.block_size, model.config.block_size)
     prompt_ids = [encode_prompt(tokenizer, prompt, model.config.vocab_size, new_song) for prompt in prompts]
     longest = max(map(len, prompt_ids))
@@ -179,10 +206,17 @@ def write(
     model.eval()
     with tqdm(total=len(samples) * max_new_tokens, desc='sampling', unit='token', leave=False,
               disable=None if verbose and not is_streamed else True) as progress:
-        has_ended = (search or generate)(
-            model, make_cache, prompt_ids, on_token, num_samples=num_samples, max_new_tokens=max_new_tokens,
-            vocab_size=min(tokenizer.vocab_size, model.config.vocab_size), eot=tokenizer.eot, seed=seed,
-            **sampler)
+        try:
+            has_ended = (search or generate)(
+                model, make_cache, prompt_ids, on_token, num_samples=num_samples,
+                max_new_tokens=max_new_tokens,
+                vocab_size=min(tokenizer.vocab_size, model.config.vocab_size), eot=tokenizer.eot, seed=seed,
+                **sampler)
+        except (MemoryError, RuntimeError) as e:
+            if isinstance(e, RuntimeError) and 'memory' not in str(e):  # PyTorch's words for it
+                raise
+            raise UserError(f"the memory doesn't hold {len(samples)} sample(s) of up to {max_new_tokens} "
+                            "tokens: lower num_samples, or max_new_tokens") from None
     model.train(was_training)
     for number, sample in enumerate(samples):
         sample.close(is_cut=not has_ended[number])

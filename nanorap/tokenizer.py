@@ -194,10 +194,7 @@ def load_tokenizer(name):
     if (folder / 'tokenizer.json').exists():
         tokenizer = _read_tokenizer(folder / 'tokenizer.json')
     elif (folder / 'merges.txt').exists() and (folder / 'vocab.json').exists():
-        from tokenizers import models
-
-        vocab_and_merges = models.BPE.read_file(str(folder / 'vocab.json'), str(folder / 'merges.txt'))
-        tokenizer = _byte_level_bpe(*vocab_and_merges)
+        tokenizer = _read_tokenizer(folder / 'vocab.json', folder / 'merges.txt')
     elif config.get('model_type') == 'gpt2' and config.get('vocab_size') == 50257:
         return GPT2Tokenizer()  # a GPT-2 folder often brings the weights only
     else:
@@ -206,7 +203,7 @@ def load_tokenizer(name):
     eot = tokenizer.token_to_id('<|endoftext|>')
     if eot is None:
         eot = config.get('eos_token_id')
-        eot = eot[0] if isinstance(eot, list) else eot
+        eot = next(iter(eot), None) if isinstance(eot, list) else eot
     if eot is None:
         raise UserError(f"{folder}/config.json names no eos_token_id: add the id of the token that ends a "
                         "text")
@@ -229,14 +226,17 @@ def tokenizer_from_meta(meta, folder):
     return tokenizer
 
 
-def _read_tokenizer(path):
-    from tokenizers import Tokenizer
+def _read_tokenizer(path, merges=None):
+    """Return the tokenizer of a tokenizer.json; with `merges`, that of a vocab.json and a merges.txt."""
+    from tokenizers import Tokenizer, models
 
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as e:  # the library raises bare Exceptions
-        raise UserError(f"{path} is damaged or half-written ({str(e)[:100]}): take it from its source "
-                        "again") from None
+        if merges:
+            return _byte_level_bpe(*models.BPE.read_file(str(path), str(merges)))
+        return Tokenizer.from_str(path.read_text(encoding='utf-8-sig'))
+    except Exception:  # the library raises bare Exceptions, in its own words
+        raise UserError(f"{path} is damaged, half-written or no tokenizer of the library tokenizers: take it "
+                        "from its source again") from None
 
 
 def _smollm2_tokenizer():

@@ -149,7 +149,7 @@ def generate_ids(model, prompts, n=1, max_new_tokens=10, vocab_size=64, eot=-1, 
 # what a run leaves
 def rows(out_dir):
     """log.csv, a dict of numbers a row."""
-    with open(out_dir / 'log.csv', newline='') as f:
+    with open(out_dir / 'log.csv', encoding='utf-8', newline='') as f:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(f)]
 
 

@@ -52,7 +52,7 @@ def become(path, args, cwd, env, stdout, stderr):
     os.chdir(cwd)
     for fd, file in ((0, os.devnull), (1, stdout), (2, stderr)):
         os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), fd)
-    sys.stdin = open(0)
+    sys.stdin = open(0, encoding='utf-8')
     sys.argv = [str(path), *args]
     tests = Path(__file__).parent  # its sys.path is to be that of a script alone
     sys.path = [str(Path(path).parent),

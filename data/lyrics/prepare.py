@@ -20,13 +20,14 @@ from tqdm import tqdm
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parents[1]))
 
-from nanorap.common import UserError
-from nanorap.dataset import is_held_out, read_documents, write_dataset
+from nanorap.common import UserError, header_line
+from nanorap.dataset import is_blank, read_documents, split_documents, write_dataset
 from nanorap.tokenizer import CharTokenizer, load_tokenizer
 
 # {what --header may name: its key in data.json}
 HEADER_KEYS = {'artist': 'artist_name', 'title': 'song_name'}
 
+sys.stdout.reconfigure(errors='replace')  # for a console that lacks a letter of what is printed
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 add = parser.add_argument
 add('--input', default=here / 'data.json', type=Path,
@@ -59,8 +60,9 @@ def read_songs():
                 raise UserError(
                     f"--header={args.header}, but a song in {args.input} has no '{HEADER_KEYS[name]}': "
                     "leave it out, or add it to every song")
-            lines += f"[{name.title()}: {' '.join(value.split())}]\n"
-        yield song.get('group') or song[args.column], lines + song[args.column]
+            lines += header_line(name, value)
+        text = song[args.column]
+        yield str(song.get('group') or text), '' if is_blank(text) else lines + text
 
 
 start = time.perf_counter()
@@ -68,10 +70,8 @@ if args.tokenizer == 'char':
     tokenizer = CharTokenizer({char for _, text in read_songs() for char in text})
 else:
     tokenizer = load_tokenizer(args.tokenizer)
-songs = (
-    ('val' if is_held_out(str(group), args.val_share) else 'train', text)
-    for group, text in read_songs())
-meta = write_dataset(args.out_dir, tokenizer, tqdm(songs, unit=' songs', disable=None), header=header)
+songs = split_documents(tqdm(read_songs(), unit=' songs', disable=None), args.val_share)
+meta = write_dataset(args.out_dir, tokenizer, songs, header=header)
 seconds = time.perf_counter() - start
 for split, count in meta['splits'].items():
     print(f"{args.out_dir / split}.bin: {count['documents']:,} songs, {count['tokens']:,} tokens "

@@ -17,9 +17,10 @@ from tqdm import tqdm
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parents[1]))
 
-from nanorap.dataset import is_held_out, read_documents, write_dataset
+from nanorap.dataset import read_documents, split_documents, write_dataset
 from nanorap.tokenizer import load_tokenizer
 
+sys.stdout.reconfigure(errors='replace')  # for a console that lacks a letter of what is printed
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 add = parser.add_argument
 add('--input', default='Skylion007/openwebtext', help="a dataset on the hub, or a .jsonl file")
@@ -29,8 +30,8 @@ add('--val_share', default=0.0005, type=float, help="of the documents, held out 
 args = parser.parse_args()
 
 texts = (document['text'] for document in read_documents(args.input))
-documents = (('val' if is_held_out(text, args.val_share) else 'train', text) for text in texts)
-documents = tqdm(documents, unit=' documents', disable=None)
+documents = ((text, text) for text in tqdm(texts, unit=' documents', disable=None))
+documents = split_documents(documents, args.val_share)
 meta = write_dataset(args.out_dir, load_tokenizer(args.tokenizer), documents)
 for split, count in meta['splits'].items():
     print(f"{args.out_dir / split}.bin: {count['documents']:,} documents, {count['tokens']:,} tokens")

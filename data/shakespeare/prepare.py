@@ -17,6 +17,7 @@ from nanorap.tokenizer import load_tokenizer
 
 SOURCE = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
 
+sys.stdout.reconfigure(errors='replace')  # for a console that lacks a letter of what is printed
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('--input', default=SOURCE, help="a text file, or its URL")
 parser.add_argument('--out_dir', default=here, type=Path)

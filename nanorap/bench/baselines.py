@@ -35,7 +35,7 @@ def other_programs(model, folder: str, prompts: list[list[int]], new: int, devic
     logging.disable_progress_bar()  # of a load that takes a second
     c = model.config_dict()
     kind = family(c)
-    (Path(folder) / 'config.json').write_text(dumps(transformers_config(c, eot=0)))
+    (Path(folder) / 'config.json').write_text(dumps(transformers_config(c, eot=0)), encoding='utf-8')
     tensors = {key: tensor.detach() for key, tensor in to_transformers(c, model.state_dict()).items()}
     save_file(tensors, Path(folder) / 'model.safetensors', metadata=dict(format='pt'))
     idx = torch.tensor(prompts, device=device)

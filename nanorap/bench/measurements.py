@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nanorap.common import UserError, read_json
+from nanorap.common import UNREADABLE, UserError, read_json
 from nanorap.quantize import memory_bandwidth
 
 LESS_IS_BETTER = {'s', 'ms', 'GB', 'us/token'}
@@ -76,8 +76,12 @@ def read_figures(path):
     if not Path(path).is_file():
         raise UserError(f"{path} is no file: --compare takes what --json=FILE wrote")
     content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get('figures'), dict):
-        raise UserError(f"{path} is not what bench.py --json=FILE writes: --compare takes such a file")
+    try:
+        for figure in content['figures'].values():
+            max(map(float, figure['values']))
+    except UNREADABLE:
+        raise UserError(f"{path} is not what bench.py --json=FILE writes: --compare takes such a "
+                        "file") from None
     return content
 
 
@@ -86,7 +90,7 @@ def processor(runtime):
     if runtime.device.type == 'cuda':
         return torch.cuda.get_device_name(runtime.device)
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
         return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -22,7 +22,7 @@ def random_dataset(folder, vocab_size, n_tokens, seed):
     tokens.astype('<u4').tofile(Path(folder) / 'train.bin')
     meta = dict(tokenizer='random', vocab_size=vocab_size, eot=0, dtype='uint32',
                 splits=dict(train=dict(tokens=n_tokens)))
-    (Path(folder) / 'meta.json').write_text(dumps(meta))
+    (Path(folder) / 'meta.json').write_text(dumps(meta), encoding='utf-8')
     return folder
 
 
@@ -70,7 +70,7 @@ def peak_memory(command):
     script = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, "
               "stdout=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
     command = [sys.executable, '-c', script, *command]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, encoding='utf-8')
     return int(done.stdout) * (1 if sys.platform == 'darwin' else 1024)
 
 

@@ -8,12 +8,11 @@ task are {measure: number}, or {group of texts: {measure: [mean] or [mean, low, 
 import base64
 import html as escape
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 
-from nanorap.common import UserError
+from nanorap.common import UNREADABLE, UserError, load_json, reason
 from nanorap.log import read_losses
 from nanorap.rap.colour import STYLE as COLOUR_STYLE
 from nanorap.rap.colour import fragment
@@ -79,11 +78,11 @@ def tables(results):
 def read_results(path):
     """Return the results in a file that eval.py --json wrote, with `column`, the file's name."""
     try:
-        results = json.loads(Path(path).read_text(encoding='utf-8'))
+        results = load_json(path)
         list(tables_of(results))
         return results | dict(column=Path(path).stem)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
-        raise UserError(f"can't read {path} as numbers that eval.py --json=FILE wrote ({e!r})") from None
+    except UNREADABLE as e:
+        raise UserError(f"can't read {path} as numbers that eval.py --json=FILE wrote: {reason(e)}") from None
 
 
 def comparison(files):

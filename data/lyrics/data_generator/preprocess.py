@@ -40,7 +40,7 @@ from selection import (
     words_of,
 )
 
-from nanorap.common import UserError, replaced_file
+from nanorap.common import UserError, check_readable, replaced_file
 
 EXAMPLES = 5  # per rule and per reason in the report
 SONGS_PER_WORKER = 200  # files per process, as starting one takes time; chosen by hand
@@ -178,6 +178,7 @@ def main():
 
     paths = sorted(options.data_dir.glob('*/*.json'), key=folder_and_number)
     if not paths:
+        check_readable(options.data_dir)
         raise UserError(
             f'preprocess.py: no songs in {options.data_dir}; run crawl.py first, or give its --data_dir')
 
@@ -187,8 +188,10 @@ def main():
         for song in examine_all(paths, options):
             if song.get('reason') == 'broken file':
                 path = options.data_dir / song['path']
-                print(f'preprocess.py: skipped {path}: not a song file of crawl.py, or a broken one',
-                      file=sys.stderr)
+                why = 'not a song file of crawl.py, or a broken one'
+                if not os.access(path, os.R_OK):
+                    why = 'you have no permission to read it'
+                print(f'preprocess.py: skipped {path}: {why}', file=sys.stderr)
             count_changes(changes, song)
             if entry := song.pop('entry', None):
                 song['offset'] = texts.tell()

@@ -33,7 +33,7 @@ def printable(text):
 def read_object(path):
     """Return the object in a JSON file; {} for a missing or broken one, which is then made again."""
     try:
-        value = json.loads(path.read_text(encoding='utf-8'))
+        value = json.loads(path.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
