@@ -243,7 +243,7 @@ def listed(cwd, key):
 def table_of(done):
     """Return {artist: {column: number}} of the final table."""
     head, *lines = [line for line in done.stdout.splitlines() if re.match(r'.{30} +(kept|\d+) ', line)]
-    columns = ['kept', 'new', 'other artist', 'instrumental', 'unreleased', 'blocked', 'failed', 'left']
+    columns = ['kept', 'new', 'other artist', 'instrumental', 'unreleased', 'no lyrics', 'blocked', 'failed', 'left']
     assert re.findall('|'.join(columns), head) == columns
     table = {}
     for line in lines:
@@ -259,7 +259,7 @@ def modification_times(folder):
 # ---- the main path ----
 
 
-NO_OTHERS = {'other artist': 0, 'instrumental': 0, 'unreleased': 0, 'blocked': 0, 'failed': 0, 'left': 0}
+NO_OTHERS = {'other artist': 0, 'instrumental': 0, 'unreleased': 0, 'no lyrics': 0, 'blocked': 0, 'failed': 0, 'left': 0}
 
 
 def two_artists(genius, folder):
@@ -393,7 +393,7 @@ def test_dry_run_writes_nothing(genius, tmp_path):
         ['1002', 'fetch', 'wanted        Tilly Ohm - Two [2J Three']]
     assert list(tmp_path.iterdir()) == [] and not genius.asked()
     assert table_of(done)['Tilly Ohm'] == {
-        'kept': 0, 'new': 0, 'other artist': 1, 'instrumental': 0, 'unreleased': 0, 'blocked': 0,
+        'kept': 0, 'new': 0, 'other artist': 1, 'instrumental': 0, 'unreleased': 0, 'no lyrics': 0, 'blocked': 0,
         'failed': 0, 'left': 2}
 
 
