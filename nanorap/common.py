@@ -49,7 +49,7 @@ UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, Recur
 def reason(error):
     """Return in plain words why a file could not be read or written; error: one of UNREADABLE."""
     if isinstance(error, OSError):
-        return error.strerror or 'it can not be read'
+        return error.strerror or 'it cannot be read'
     if isinstance(error, UnicodeError):
         return 'it is not text in UTF-8, which most editors can save it as'
     if isinstance(error, json.JSONDecodeError):
@@ -284,7 +284,7 @@ def model_name(out_dir, init_from):
 
 def hub_reason(error):
     """Return in plain words why the Hugging Face hub has not answered; the commonest of dozens of errors."""
-    no_answer, nothing = 'it can not be reached from here', 'it has nothing of this name that you may read'
+    no_answer, nothing = 'it cannot be reached from here', 'it has nothing of this name that you may read'
     reasons = dict(LocalEntryNotFoundError=no_answer, ConnectionError=no_answer,
                    OfflineModeIsEnabled=no_answer,
                    RepositoryNotFoundError=nothing, DatasetNotFoundError=nothing,

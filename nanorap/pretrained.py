@@ -132,6 +132,8 @@ def _config_from_transformers(theirs, folder):
         # rope_parameters is its name since transformers 5
         rope = theirs.get('rope_parameters') or theirs.get('rope_scaling') or {}
         n_head, n_embd = theirs['num_attention_heads'], theirs['hidden_size']
+        if not type(n_head) is type(n_embd) is int:
+            raise TypeError  # before head_dim is compared with them
         for key, value, required in [
             ('hidden_act', theirs.get('hidden_act', 'silu'), 'silu'),
             ('attention_bias', theirs.get('attention_bias', False), False),
