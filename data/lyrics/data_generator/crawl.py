@@ -43,8 +43,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from nanorap.common import UserError
 
 RETRY_PAUSE = 30  # x the request interval, before retrying
-FINAL_STATES = ('complete', 'instrumental', 'unreleased', 'no lyrics')  # a song on disk in one of them is left alone
 SKIPPED = ('other artist', 'instrumental', 'unreleased', 'no lyrics')
+# a song on disk in one of them is left alone
+FINAL_STATES = ('complete', 'instrumental', 'unreleased', 'no lyrics')
 
 
 @dataclass
@@ -348,8 +349,9 @@ def read_options():
 def tries_before(name, manifest):
     """Return 0 for an artist that no earlier run tried, 1 for one that went well, 2 for one that failed."""
     number = re.fullmatch(r'.*\|\s*(\d+)', name)
+    key = name_key(name)
     entries = [entry for entry in manifest.values()
-               if (entry['id'] == int(number[1]) if number else name_key(entry['artist']) == name_key(name))]
+               if (entry['id'] == int(number[1]) if number else name_key(str(entry.get('artist'))) == key)]
     if not entries:
         return 0
     states = {song.get('state') for entry in entries for song in entry['songs'].values()}

@@ -172,5 +172,5 @@ def count_blocks(session, state):
     session.blocks = 0 if state in ('complete', 'no lyrics') else session.blocks + (state == 'blocked')
     if session.blocks >= MAX_BLOCKS:
         raise UserError(
-            f'crawl.py: stopped, Genius blocks us ({MAX_BLOCKS} refusals, or pages of something else, in a row); '
+            f'crawl.py: stopped, Genius blocks us ({MAX_BLOCKS} refusals or foreign pages in a row); '
             'leave it alone for some hours, then run the same command with a lower --requests_per_second')

@@ -7,13 +7,13 @@ from bs4 import BeautifulSoup, NavigableString
 from lyricsgenius.genius import _preloaded_lyrics_html
 from words import name_key
 
-BLOCKS = frozenset('address article aside blockquote dd div dl dt figcaption figure footer h1 h2 h3 h4 h5 h6 '
-                   'header li main nav ol p pre section table td th tr ul'.split())
+BLOCKS = frozenset('address article aside blockquote dd div dl dt figcaption figure footer h1 h2 h3 h4 h5 '
+                   'h6 header li main nav ol p pre section table td th tr ul'.split())
 LEFT_OUT = frozenset('button head iframe noscript script style svg template title'.split())
 # what the site writes where lyrics would stand
 PLACEHOLDER = re.compile(
     r"\W*(lyrics for this song (have yet to be|haven.t been|will be)|"
-    r"lyrics will be available|this song is an? instrumental|these lyrics (are|have)|be the first to add)", re.I)
+    r"lyrics will be available|this song is an? instrumental|be the first to add)", re.I)
 
 
 def lyrics_of_page(html):
@@ -30,12 +30,12 @@ def lyrics_of_page(html):
     is_container = {id(container) for container in containers}
     outer = [container for container in containers
              if not any(id(parent) in is_container for parent in container.parents)]
-    lyrics = '\n'.join(text_of(container) for container in outer).strip('\n')
+    lyrics = text_of(outer).strip('\n')
     return '' if len(lyrics) < 300 and PLACEHOLDER.match(lyrics) else lyrics
 
 
-def text_of(element):
-    """Return the text of an element: line breaks of the source are blanks, comments and scripts nothing."""
+def text_of(containers):
+    """Return the text of containers: line breaks of the source are blanks, comments and scripts nothing."""
     lines = ['']
 
     def end_line(n=1):
@@ -43,7 +43,11 @@ def text_of(element):
         if n or lines[-1].strip():
             lines.extend([''] * max(1, n))
 
-    stack = [(element, False)]  # not by recursion: a page may nest a thousand elements
+    stack = []  # not by recursion: a page may nest a thousand elements
+    for container in reversed(containers):
+        # an empty one is a blank line
+        inside = reversed(container.contents or [NavigableString('\u200b')])
+        stack += [(container, True), *((child, False) for child in inside)]
     while stack:
         node, is_end = stack.pop()
         if type(node) is NavigableString:  # its subclasses are comments and the like
@@ -63,7 +67,7 @@ def text_of(element):
                 end_line(0)
                 stack.append((node, True))
             stack.extend((child, False) for child in reversed(node.contents))
-    return '\n'.join(' '.join(line.split(' ')).strip(' ') for line in lines)
+    return '\n'.join(line.replace('\u200b', '').strip() for line in lines)
 
 
 def is_own_page(html, song):
