@@ -30,7 +30,7 @@ def lyrics_of_page(html):
     is_container = {id(container) for container in containers}
     outer = [container for container in containers
              if not any(id(parent) in is_container for parent in container.parents)]
-    lyrics = text_of(outer).strip('\n')
+    lyrics = re.sub('\n{3,}', '\n\n', text_of(outer)).strip('\n')
     return '' if len(lyrics) < 300 and PLACEHOLDER.match(lyrics) else lyrics
 
 

@@ -33,12 +33,13 @@ from selection import (
     digest_of,
     drop_copies,
     group_of,
-    kind_by_text,
     kind_by_title,
+    kind_of_page,
     other_language,
     shingles_of,
     words_of,
 )
+from words import name_key
 
 from nanorap.common import UserError, check_readable, replaced_file
 
@@ -85,7 +86,8 @@ def examine(path, options):
     facts.update(title=title, artist=artist)
     if song['state'] != 'complete':
         return facts | {'reason': f'not complete: {song["state"]}'}
-    if kind := kind_by_title(title, artist):
+    facts['keep'] = is_named(song, path, title, options.keep)
+    if not facts['keep'] and (kind := kind_by_title(title, artist)) == 'translation':
         return facts | {'reason': kind}
 
     page = None  # the page without its head, before the rules for headers change numbered and labelled lines
@@ -95,14 +97,11 @@ def examine(path, options):
         if text != before and rule.__name__ not in facts['changed']:
             facts['changed'][rule.__name__] = snippet(before, text)
     words = words_of(text)
-    if kind := kind_by_text(page, title) or kind_by_text(text, title):
-        return facts | {'reason': kind}
-    if len(words) < options.min_words:
-        return facts | {'reason': f'fewer than {options.min_words} words'}
-    if len(set(words)) < options.min_unique_words:
-        return facts | {'reason': f'fewer than {options.min_unique_words} different words'}
-    if language := other_language(text, options.language):
-        return facts | {'reason': f'language: {language}'}
+    reason = '' if facts['keep'] else reason_to_drop(page, text, words, title, artist, options)
+    if not words:
+        reason = reason or 'no text'
+    if reason:
+        return facts | {'reason': reason}
 
     group = group_of(artist, title)
     return facts | {
@@ -113,6 +112,36 @@ def examine(path, options):
         'holes': bool(HOLES.search(text)),
         'headers': any(map(is_header, text.split('\n'))),
         'version': base_title(title) != title}
+
+
+def reason_to_drop(page, text, words, title, artist, options):
+    """Return why a song is dropped, '' if it isn't."""
+    if kind := kind_of_page(page, text, title, artist):
+        return kind
+    if len(words) < options.min_words:
+        return f'fewer than {options.min_words} words'
+    if len(set(words)) < options.min_unique_words:
+        return f'fewer than {options.min_unique_words} different words'
+    language = other_language(text, options.language)
+    return f'language: {language}' if language else ''
+
+
+def is_named(song, path, title, names):
+    """Return whether the --keep file names a song: by its id, its path in the report, or its title."""
+    return bool(names & {path.stem, str(song.get('id')), f'{path.parent.name}/{path.name}', name_key(title)})
+
+
+def read_keep(path):
+    """Return the ids, paths and titles of a --keep file, one per line."""
+    if path is None:
+        return frozenset()
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
+        raise UserError(f"preprocess.py: can't read --keep {path} ({reason})") from None
+    names = {line.strip() for line in lines} - {''}
+    return frozenset(names | {name_key(name) for name in names})
 
 
 def examine_all(paths, options):
@@ -163,9 +192,12 @@ def read_options():
         help='drop shorter songs, headers not counted (default: 30, about four bars; less is a fragment)')
     add('--min_unique_words', type=int, default=15,
         help='drop songs with fewer different words (default: 15, about two bars; less is a loop)')
+    add('--keep', type=Path, metavar='FILE',
+        help='songs that are kept whatever the rules say: an id, a path of the report, or a title per line')
     add('--num_workers', type=int, default=os.cpu_count(), help='processes (default: one per core)')
     options = parser.parse_args()
     options.language = language_list(options.language)
+    options.keep = read_keep(options.keep)
     return options
 
 
@@ -198,6 +230,9 @@ def main():
                 texts.write(json.dumps(entry, ensure_ascii=False) + '\n')
             songs.append(song)
         drop_copies([song for song in songs if 'offset' in song])
+        for song in songs:
+            if song.get('keep') and 'offset' in song:
+                song.pop('reason', None)  # of a copy
         kept = [song for song in songs if 'reason' not in song]
         report(options.save_dir, songs, kept, changes)
         if not kept:
