@@ -113,7 +113,7 @@ def model_card():
 
     prompt = ("tokenizer.eos_token + " if header_keys(name) is not None else "") + r"'[Verse 1]\n'"
     if 'name' in numbers:
-        numbers['name'] = public_name(numbers['name'])
+        numbers['name'] = public_name(str(numbers['name']))
     parts = ['\n'.join(head), f'# {last_part(run_folder(name))}',
              "Rap lyrics, by a GPT that was trained with NanoRapGPT.",
              "**Explicit content**: rap lyrics may hold profanity, slurs, violence, drugs and sex, and so "

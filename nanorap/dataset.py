@@ -25,6 +25,7 @@ from nanorap.common import (
     UserError,
     ceil_div,
     check_readable,
+    hub_reason,
     load_json,
     plain_text,
     read_plain_text,
@@ -157,8 +158,7 @@ def _read_hub(name, column):
                                 f"{problem}: name another with --column, or another dataset")
             yield entry | {column: plain_text(entry[column])}
     except Exception as e:  # dozens: offline, misspelt, gated, a dataset that is a script
-        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:150]}"
-        raise UserError(f"can't read '{name}' ({reason}). It is no file here; the hub's datasets need "
+        raise UserError(f"can't read '{name}' ({hub_reason(e)}). It is no file here; the hub's datasets need "
                         "network access, and any copy of the dataset there will do, or "
                         "--input=FILE.jsonl") from None
 

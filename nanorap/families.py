@@ -417,11 +417,14 @@ class Family:
 
         Raises Unsupported for a model that model.py would compute differently, KeyError for a missing field.
         """
-        theirs = (self.defaults or {}) | {key: value for key, value in theirs.items() if value is not None}
+        nulls = {key for key, value in theirs.items() if value is None}
+        theirs = (self.defaults or {}) | {key: value for key, value in theirs.items() if key not in nulls}
         config = USUAL | self.constants
         for ours, name in (self.names or NAMES).items():
             if ours == 'n_kv_head' and name not in theirs:
                 continue
+            if name in nulls:
+                raise TypeError(f"{name} is null")
             config[ours] = theirs[name]
         config.setdefault('n_kv_head', config['n_head'])
         config['head_dim'] = theirs.get('head_dim') or config['n_embd'] // config['n_head']

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nanorap.common import UNREADABLE, UserError, reason
+from nanorap.common import UNREADABLE, UserError, hub_reason, reason
 from nanorap.dataset import read_documents
 
 
@@ -123,7 +123,7 @@ def examples(task, file=None):
     try:
         return list(load_dataset(name, config, split=split))
     except Exception as e:  # dozens: offline, renamed, disk full
-        raise UserError(f"can't get {name} from the Hugging Face hub ({type(e).__name__}): give its {split} "
+        raise UserError(f"can't get {name} from the Hugging Face hub ({hub_reason(e)}): give its {split} "
                         f"split as a file of JSON lines, --{task}_file=FILE") from None
 
 

@@ -103,7 +103,7 @@ def start_wandb(project, name, config):
 
 def read_log(path):
     """Return the rows of a log.csv, dicts of text. A last line that a killed run has cut is left out."""
-    with open(path, encoding='utf-8', newline='', errors='replace') as f:
+    with open(path, encoding='utf-8-sig', newline='', errors='replace') as f:
         lines = f.readlines()
     if lines and not lines[-1].endswith('\n'):
         lines.pop()

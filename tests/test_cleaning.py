@@ -213,6 +213,8 @@ def test_embed():
 
 def test_embed_after_a_line_that_ends_in_a_number():
     check([
+        ('I live in room 101Embed', 'I live in room 101'), ('route 66Embed', 'route 66'),
+        ('turn to page 7Embed', 'turn to page 7'),
         ('born in 19943Embed', 'born in 1994'),
         ('born in 1994Embed', 'born in 1994'),
         ('born in 199412Embed', 'born in 1994'),
@@ -296,7 +298,31 @@ def test_brackets_that_are_no_headers():
     check_unchanged([
         'I met [?] on the road\n[inaudible]\nthen [laughs]\n[Crowd cheering]\nyeah [?]',
         '[Break it down]\nyeah', '[Verse 1]\nI [chorus of one] ride', 'sing the [Chorus] again',
-        '[Bridges]\nburn', '[Kobalt Figgs]\nI ride', '[Skittles]\nred'])
+        '[Bridges]\nburn', '[Skittles]\nred', '[Laughs]\nred', '[Gunshots]\nyo\n[Phone Rings]\nno'])
+
+
+def test_brackets_that_hold_only_an_artist():
+    check([
+        ('[Tilly Ohm & Nori Static]\nI ride', '[Verse]\nI ride'),
+        ('[Kettle]\nI ride\n[Pan]\nand you', '[Verse]\nI ride\n\n[Verse]\nand you'),
+        ('[Verse 1]\n[Kettle]\nI ride\n[Pan]\nwe go', '[Verse 1]\nI ride\nwe go'),
+        ('[Hook]\nI ride\n\n[Tilly Ohm]\nwe go', '[Hook]\nI ride\n\nwe go')])
+    assert clean('[Tilly Ohm]\nI ride', keep_artists=True) == '[Verse: Tilly Ohm]\nI ride'
+
+
+def test_sections_that_read_like_credits():
+    check([
+        ('[Scratches: DJ Ohm]\nwicka\n\n[Verse]\nI ride', '[Instrumental]\nwicka\n\n[Verse]\nI ride'),
+        ('[Vocals: Tilly Ohm]\nooh\n\n[Verse]\nI ride', '[Vocals]\nooh\n\n[Verse]\nI ride'),
+        ('[Vocals: Tilly Ohm]\n[Produced by X]\n[Verse]\nI ride', '[Verse]\nI ride')])
+
+
+def test_time_stamps():
+    check([
+        ('[ar:Tilly Ohm]\n[ti:Bus]\n[00:12.34]I ride\n[00:15.00][00:45.1]the bus', 'I ride\nthe bus'),
+        ('[00:20.00]<00:20.10>all <00:20.50>night', 'all night'),
+        ('[1:02] we go\n[1:05:10] home', 'we go\nhome')])
+    check_unchanged(['at 12:30 we ride', 'I ride [3:16] home', '<3 you at 10:30>'])
 
 
 def test_broken_headers():

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 TRAIN = '''"""Train it."""
-import os
+from pathlib import Path
 # -----------------------------------------------------------------------------
 # files
 out_dir = 'out'  # where it goes
@@ -23,15 +23,15 @@ compile: bool | None = None
 decay = True
 artists = ['a']
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 print(repr(config))
 '''
 OTHER = '''"""Use it."""
-import os
+from pathlib import Path
 steps = 3  # how many
 batch_size: int
 out_dir: str  # where it lies
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py')).read())
+exec(Path(__file__).with_name('configurator.py').read_text(encoding='utf-8'))
 print(repr(config))
 '''
 
@@ -45,9 +45,9 @@ def script(tmp_path):
     def run(*args, name='train.py', files=None):
         """The options after a run, a dict; for a failed run, its only line of error."""
         for file, text in (files or {}).items():
-            (tmp_path / file).write_text(text)
+            (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
         command = [sys.executable, str(tmp_path / name), *args]
-        result = subprocess.run(command, cwd='/', capture_output=True, text=True)
+        result = subprocess.run(command, cwd='/', capture_output=True, encoding='utf-8')
         if result.returncode:
             message = result.stderr.strip()
             assert result.returncode == 1
@@ -67,6 +67,9 @@ def script(tmp_path):
     ('--cap=30', 'cap', 30.0), ('--output=None', 'output', None), ('--output=7', 'output', '7'),
     ('--decay=False', 'decay', False), ('--decay=false', 'decay', False), ('--decay', 'decay', True),
     ('--compile', 'compile', True),
+    ('--batch_size=1e3', 'batch_size', 1000), ('--batch_size=-2.0', 'batch_size', -2),
+    ('--top_k=1.5e1', 'top_k', 15), ('--cap=1e3', 'cap', 1000.0), ('--start=1e3', 'start', '1e3'),
+    ('--start=inf', 'start', 'inf'),
     ("--artists=['x', 'y=z']", 'artists', ['x', 'y=z']), ('--artists=[]', 'artists', []),
 ])
 def test_flag_sets_its_option_alone(script, flag, key, value):
@@ -81,7 +84,13 @@ def test_flag_sets_its_option_alone(script, flag, key, value):
     ('--batch_size=x', ['expects int', 'str']), ('--batch_size=None', ['expects int']),
     ('--batch_size=', ['expects int']),
     ('--top_k=1.5', ['expects int or None']), ('--learning_rate=fast', ['expects float', "'fast'"]),
-    ('--decay=1', ['expects bool']), ('--artists=a', ['expects list']),
+    ('--decay=1', ['expects bool']), ('--decay=1e0', ['expects bool']),
+    ('--batch_size=15e-1', ['expects int']), ('--cap=nan', ['cap must be a finite number']),
+    ('--learning_rate=inf', ['learning_rate must be a finite number']),
+    ('--learning_rate=-Infinity', ['finite']), ('--learning_rate=1e999', ['finite']),
+    ('--learning_rate=1' + '0' * 400, ['finite']), ('--learning_rate=-1' + '0' * 5000, ['finite']),
+    ('--batch_size=inf', ['expects int']), ('--batch_size=nan', ['expects int']),
+    ('--top_k=1e999', ['expects int or None']), ('--artists=a', ['expects list']),
     ('--batchsize=3', ["no option 'batchsize'", "did you mean 'batch_size'"]),
     ('--batch_size', ['--batch_size=12']),
     ('--zzz=3', ["no option 'zzz'", '--help']),
@@ -110,10 +119,20 @@ def test_the_last_file_or_flag_wins(script):
     ("batch_size = '3'", ['batch_size expects int', 'a.py']),
     ('batch_size = 3\nbatch_size = (', ['a.py, line 2', 'SyntaxError']),
     ('batch_size = 3\n\nbatch_size = 1 / 0', ['a.py, line 3', 'ZeroDivisionError']),
+    ("learning_rate = float('nan')", ['learning_rate must be a finite number', 'a.py']),
+    ('cap = 1e999', ['cap must be a finite number']),
+    ("start = 'é'".encode('latin-1'), ['a.py', 'not text in UTF-8']),
+    ('batch_size = 3'.encode('utf-16'), ['a.py', 'not text in UTF-8']),
 ])
 def test_bad_config_file_exits_with_one_line(script, text, words):
     message = script('a.py', files={'a.py': text})
     assert all(word in message for word in words), message
+
+
+def test_config_files_of_other_systems(script):
+    text = b"\xef\xbb\xbfbatch_size = 1e2\r\n# caf\xc3\xa9\r\nstart = 'caf\xc3\xa9'\r\n"
+    config = script('a.py', files={'a.py': text})
+    assert (config['batch_size'], config['start']) == (100, 'café') and type(config['batch_size']) is int
 
 
 def test_config_file_for_several_scripts(script):

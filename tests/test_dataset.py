@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 
 from nanorap import dataset
 from nanorap.common import UserError
-from nanorap.dataset import Batches, _read_hub, is_held_out, read_meta, write_dataset
+from nanorap.dataset import (
+    Batches,
+    _read_hub,
+    is_blank,
+    is_held_out,
+    read_documents,
+    read_meta,
+    read_split,
+    split_documents,
+    write_dataset,
+)
 from nanorap.tokenizer import CharTokenizer, load_tokenizer, tokenizer_from_meta
 
 ALPHABET = 'abcdefghij'
@@ -149,6 +159,130 @@ def test_held_out_never_moves():
         assert is_held_out(key, 1 / 16) == hashlib.sha256(key.encode()).hexdigest().startswith('0')
 
 
+# ---- which songs there are, and on which side
+
+def by_share(keys, share):
+    return [('val' if is_held_out(key, share) else 'train', key) for key in keys]
+
+
+@SETTINGS
+@given(st.lists(st.text('abc', min_size=1, max_size=3), max_size=12), st.floats(0.001, 0.999))
+def test_few_songs_are_held_out_too(keys, share):
+    """Of two songs or more each side has one: those that a larger, or smaller, share would take first."""
+    split = list(split_documents(((key, key) for key in keys), share))
+    assert [text for _, text in split] == keys  # in their order
+    sides = {name: {text for side, text in split if side == name} for name in ('train', 'val')}
+    assert not sides['train'] & sides['val']  # versions of a song stay together
+    wanted = by_share(keys, share)
+    if len(set(keys)) < 2 or {'train', 'val'} == {side for side, _ in wanted}:
+        assert split == wanted
+    else:
+        alone = sides['val'] if wanted[0][0] == 'train' else sides['train']
+        assert len(alone) == 1
+        assert any(split == by_share(keys, i / 999) for i in range(1, 999))
+
+
+def test_songs_are_passed_on_as_they_come():
+    """Once both sides have a song nothing waits, though the input has no end."""
+    songs = ((f'song {i}', f'{i}') for i in range(10**9))
+    split = split_documents(songs, 0.1)
+    assert [next(split)[1] for _ in range(100)] == [f'{i}' for i in range(100)]
+
+
+@pytest.mark.parametrize('share', [0, 1, -0.1, 1.5, float('nan'), float('inf')])
+def test_a_share_lies_between_0_and_1(share):
+    with pytest.raises(UserError, match='between 0 and 1'):
+        list(split_documents([('a', 'a')], share))
+
+
+BLANK = ['', ' ', '\n\n', '\t\r\n', '\u3000\u00a0', '\u200b', '\ufeff\n', '\x00\x1b']
+
+
+@pytest.mark.parametrize('text', BLANK)
+def test_blank_texts_are_left_out(text, capsys):
+    assert is_blank(text)
+    songs = [('a', 'yo'), ('b', text), ('c', 'yeah'), ('d', text)]
+    assert [kept for _, kept in split_documents(songs, 0.5)] == ['yo', 'yeah']
+    assert 'left out: 2 blank' in capsys.readouterr().out
+    list(split_documents(songs[::2], 0.5))
+    assert not capsys.readouterr().out
+
+
+def test_letters_and_signs_are_not_blank():
+    assert not any(map(is_blank, ['a', '\n.', '🎤', '…', '世', '[Hook]', '\u200b1', '\ue000x']))
+
+
+@pytest.mark.parametrize(('start', 'end'), [('', '\n'), ('\ufeff', '\r\n'), ('', '\r')])
+@pytest.mark.parametrize(('before', 'between', 'after'), [('[\n', ',\n', '\n]'), ('', '\n\n', '')])
+def test_files_of_other_systems(tmp_path, start, end, before, between, after):
+    """Byte order marks and other line ends, around entries and in their texts, change nothing."""
+    texts = ['a\r\nb\rc\n', '\ufeffé\u2028x', 'd']
+    entries = between.join(json.dumps(dict(text=text), ensure_ascii=i % 2) for i, text in enumerate(texts))
+    content = start + before + entries + after
+    (tmp_path / 'a.jsonl').write_bytes(content.replace('\n', end).encode())
+    read = [entry['text'] for entry in read_documents(tmp_path / 'a.jsonl')]
+    assert read == ['a\nb\nc\n', 'é\u2028x', 'd']
+
+
+@pytest.mark.parametrize(('line', 'words'), [
+    ('{"text": null}', "'text' is null, not a text"), ('{"text": 5}', "'text' is 5, not a text"),
+    ('{"text": ["a"]}', r"""'text' is \["a"\], not a text"""), ('{"text": true}', "'text' is true"),
+    ('{"lyrics": "a"}', "it has no 'text'"), ('null', 'it is null, not an object'),
+    ('"a"', 'it is "a", not an'), ('[1, 2]', r'it is \[1, 2\], not an'),
+    ('{"text": "a"', 'not JSON from column 13'), ('yo', 'from column 1'),
+    ('{"text": "a"} {', 'not JSON from column 15'), ("{'text': 'a'}", 'column 2'),
+    ('[' * 100_000, 'not JSON'), ('[1' + '0' * 5000 + ']', 'not JSON'),
+])
+def test_a_bad_line_is_named_in_words(tmp_path, line, words):
+    path = tmp_path / 'a.jsonl'
+    path.write_text('{"text": "ok"}\n' + line + '\n')
+    with pytest.raises(UserError, match=f'a.jsonl, line 2: not an entry .*{words}') as e:
+        list(read_documents(path))
+    assert not re.search(r'Error|operand|Expecting|\(char', str(e.value))
+
+
+@pytest.mark.parametrize('content', [b'\xff\xfe{\0', '{"text": "é"}'.encode('latin-1')])
+def test_another_encoding_is_named(tmp_path, content):
+    (tmp_path / 'a.jsonl').write_bytes(content)
+    with pytest.raises(UserError, match="can't read .*a.jsonl: it is not text in UTF-8"):
+        list(read_documents(tmp_path / 'a.jsonl'))
+
+
+def test_songs_of_odd_files_through_prepare(tmp_path):
+    """Ten songs of which none falls to the validation tenth, and three blank ones."""
+    names = [name for name in (f'song {i}' for i in range(99)) if not is_held_out(name, 0.1)][:10]
+    songs = [dict(text=f'\ufeff{name}\r\nyo', group=name, artist_name='A] [b') for name in names]
+    songs += [dict(text=' \r\n', artist_name='c', group=str(i)) for i in range(3)]
+    (tmp_path / 'songs.jsonl').write_text('\n'.join(map(json.dumps, songs)), encoding='utf-8-sig')
+    result = run('data/lyrics/prepare.py', '--input', tmp_path / 'songs.jsonl', '--tokenizer=char',
+                 '--out_dir', tmp_path, '--header=artist')
+    assert 'left out: 3 blank text(s)' in result.stdout
+    meta = read_meta(tmp_path)
+    assert [meta['splits'][split]['documents'] for split in ('train', 'val')] == [9, 1]
+    assert not set(meta['chars']) & set('\ufeff\rc')
+    tokenizer = tokenizer_from_meta(meta, tmp_path)
+    texts = [tokenizer.decode(ids) for split in ('train', 'val') for ids in read_split(tmp_path, split)]
+    assert sorted(texts) == sorted(f'[Artist: A) (b]\n{name}\nyo' for name in names)
+    (tmp_path / 'songs.jsonl').write_text('{"text": "yo"}\n{"text": "yo"}\n{"text": " "}\n')
+    message = run('data/lyrics/prepare.py', '--input', tmp_path / 'songs.jsonl', '--tokenizer=char',
+                  '--out_dir', tmp_path / 'one', ok=False).message
+    assert 'no document fell to the val split; prepare at least two different ones' in message
+
+
+@pytest.mark.parametrize(('content', 'words'), [
+    ('[]', 'another form'), ('{"tokenizer": "char"}', "no 'splits'"), ('{', 'not JSON from line 1, column 2'),
+    ('{"splits": {}, "tokenizer": "char", "vocab_size": "x", "eot": 1}', '\'vocab_size\' is "x"'),
+    ('{"splits": {}, "tokenizer": null, "vocab_size": 1, "eot": 1}', "'tokenizer' is null"),
+    ('{"splits": {"train": 5}, "dtype": "uint16"}', 'another form'), ('é', 'not JSON'),
+])
+def test_a_damaged_meta_is_named_in_words(tmp_path, content, words):
+    write(tmp_path, ['abc'])
+    (tmp_path / 'meta.json').write_text(content, encoding='utf-8-sig')
+    with pytest.raises(UserError, match=f'meta.json is damaged .*{words}.*prepare.py') as e:
+        read_meta(tmp_path)
+    assert not re.search(r'Error|operand|Expecting', str(e.value))
+
+
 def test_uint32_for_a_large_vocabulary(tmp_path):
     class Large(CharTokenizer):
         def __init__(self):
@@ -256,6 +390,14 @@ def test_the_hubs_reader(tmp_path):
         next(_read_hub(str(tmp_path), 'n'))
 
 
+def test_a_null_of_the_hub_is_named(tmp_path):
+    (tmp_path / 'train.jsonl').write_text('{"text": "a\\r\\nb"}\n{"text": null}\n')
+    rows = _read_hub(str(tmp_path), 'text')
+    assert next(rows)['text'] == 'a\nb'
+    with pytest.raises(UserError, match="in row 2 'text' is null, not a text"):
+        next(rows)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='needs /proc')
 def test_memory_stays_flat(tmp_path):
@@ -322,7 +464,7 @@ def test_versions_of_a_song_stay_on_one_side(tmp_path):
 @pytest.mark.slow
 def test_other_prepare_scripts(tmp_path):
     text = 'To be, or not to be: that is the question.\n' * 30
-    (tmp_path / 'text.txt').write_text(text)
+    (tmp_path / 'text.txt').write_text(text.replace('\n', '\r\n'), encoding='utf-8-sig', newline='')
     cases = ('shakespeare_char', CharTokenizer(text)), ('shakespeare', load_tokenizer('gpt2'))
     for name, tokenizer in cases:
         run(f'data/{name}/prepare.py', '--input', tmp_path / 'text.txt', '--out_dir', tmp_path / name)
@@ -349,6 +491,7 @@ def test_other_prepare_scripts(tmp_path):
     (['data/lyrics/prepare.py', f'--input={ROOT / "LICENSE"}', '--tokenizer=nothing/here'],
      "can't get 'nothing/here'"),
     (['data/shakespeare_char/prepare.py', '--input=nowhere.txt'], "can't read nowhere.txt"),
+    (['data/shakespeare_char/prepare.py', '--input=/dev/null'], "/dev/null is empty"),
     (['data/shakespeare/prepare.py', '--input=http://127.0.0.1:9/x'], 'give a text file'),
     (['data/openwebtext/prepare.py', '--input=nowhere.jsonl'], "can't read nowhere.jsonl"),
     (['data/openwebtext/prepare.py', '--input=nobody/nothing'], 'network access'),

@@ -77,6 +77,37 @@ def test_a_text_is_evaluated_without_a_model(tmp_path):
     assert numbers['structure']['text']['valid'][0] == 1 / 2
 
 
+def measured(tmp_path, name, content):
+    """The rhyme's numbers of a file's texts, one of them per text, and what eval.py printed."""
+    (tmp_path / name).write_bytes(content)
+    printed = run('eval.py', f'--text={tmp_path}/{name}', f'--json={tmp_path}/n.json', cwd=tmp_path).stdout
+    return json.loads((tmp_path / 'n.json').read_text())['texts'], printed
+
+
+@pytest.mark.slow
+def test_texts_of_other_systems_measure_the_same(tmp_path):
+    verses = "I got a table\nwe are able\n", "cold stone\nmy phone\n"
+    plain = '---------------\n'.join(verses)
+    wanted, printed = measured(tmp_path, 'a.txt', plain.encode())
+    assert len(wanted) == 2 and wanted[0]['rhyme']['end_rhyme_share'] > 0
+    foreign = f'\ufeff{plain}\n---------------'.replace('\n', '\r\n')
+    texts, foreign_printed = measured(tmp_path, 'b.txt', foreign.encode())
+    assert [text['rhyme'] for text in texts] == [text['rhyme'] for text in wanted]
+    assert foreign_printed.splitlines()[1:] == printed.splitlines()[1:]
+    lines = [json.dumps(dict(text=verse.replace('\n', '\r\n'))) for verse in (*verses, ' \n')]
+    texts, _ = measured(tmp_path, 'c.jsonl', '\r\n'.join(lines).encode('utf-8-sig'))
+    assert [text['rhyme'] for text in texts] == [text['rhyme'] for text in wanted]
+
+
+@pytest.mark.parametrize(('line', 'words'), [
+    ('{"text": null}', "'text' is null, not a text"), ('5', 'it is 5, not an object'),
+])
+def test_a_text_that_is_none_is_named(tmp_path, line, words):
+    (tmp_path / 'a.jsonl').write_text('{"text": "yo"}\n' + line)
+    message = run('eval.py', f'--text={tmp_path}/a.jsonl', ok=False).message
+    assert f'a.jsonl, line 2: not an entry ({words}' in message
+
+
 def test_copied_lines_are_shown(songs, char_data, tmp_path):
     lines = json.loads(songs.read_text())[0]['text'].split('\n')
     text = tmp_path / 'copy.jsonl'
@@ -86,6 +117,7 @@ def test_copied_lines_are_shown(songs, char_data, tmp_path):
     assert 'training song' in out and lines[1] in out and '| copied_12 | 1 ' in out
 
 
+@pytest.mark.slow
 def test_wrong_options_get_one_line(tmp_path):
     def message(*args):
         return run('eval.py', '--device=cpu', *args, ok=False).message
@@ -93,3 +125,18 @@ def test_wrong_options_get_one_line(tmp_path):
     assert 'tasks are' in message('--tasks=rap')
     assert 'goes with' in message('--text=no.txt', '--tasks=lyrics')
     assert "can't read" in message('--text=no.txt')
+    (tmp_path / 'verse.txt').write_text('yo\n')
+    text = f'--text={tmp_path}/verse.txt'
+    for flag in (f'--json={tmp_path}/nowhere/a.json', f'--json={tmp_path}', f'--report={tmp_path}/verse.txt'):
+        assert "can't write" in message(text, flag)
+    numbers = tmp_path / 'numbers.json'
+    for content, words in (
+        ('', 'not JSON from line 1, column 1 on'), ('[]', 'another form'),
+        ('{"lyrics": {"loss": 1}}', "no 'name'"),
+        ('{"name": "x", "lyrics": {"loss": "low"}}', 'another form'),
+    ):
+        numbers.write_text(content)
+        refused = message(f'--compare={numbers}')
+        assert words in refused and 'Error' not in refused
+    numbers.write_text('{"name": "x", "lyrics": {"loss": 3.21}}', encoding='utf-8-sig')
+    assert '3.210' in run('eval.py', f'--compare={numbers}').stdout

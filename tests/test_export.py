@@ -1,5 +1,9 @@
 """Exports as transformers loads them, without code of this project, and as this project loads them again."""
 
+import json
+import re
+import shutil
+
 import pytest
 import torch
 from conftest import TINY, run
@@ -10,6 +14,7 @@ from model import GPT, GPTConfig
 from nanorap.checkpoint import write_folder
 from nanorap.common import UserError
 from nanorap.pretrained import family
+from nanorap.text import encode_prompt
 from nanorap.tokenizer import CharTokenizer, load_tokenizer
 
 TEXTS = ["[Verse 1]\nI'm runnin'  2 miles,\n\n\tyo's 1999!", " a  b ", "naïve 😀 <|endoftext|> x"]
@@ -23,14 +28,18 @@ FAMILIES = {
 }
 
 
-def checkpoint(out, tokenizer, **fields):
-    """Write a run's best/ with large random weights, which show every mistake; return the model."""
+def checkpoint(out, tokenizer, header=None, **fields):
+    """Write a run's best/ with large random weights, which show every mistake; return the model.
+
+    header: what meta.json says of songs' header lines, None for texts that are no songs.
+    """
     fields = dict(n_layer=2, n_head=4, n_embd=32, block_size=64, vocab_size=tokenizer.vocab_size + 3) | fields
     torch.manual_seed(0)
     model = GPT(GPTConfig(**fields)).eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
-    about = dict(model=model.config_dict(), tokenizer=tokenizer.meta(), step=7, val_loss=3.25, run='x')
+    about = dict(model=model.config_dict(), tokenizer=tokenizer.meta() | dict(header=header), step=7,
+                 val_loss=3.25, run='x')
     write_folder(out / 'best', dict(model=model.state_dict()), dict(config=about), tokenizer)
     return model
 
@@ -123,12 +132,32 @@ def short_run(char_data, tmp_path_factory):
 
 
 def test_model_card(short_run, char_data, tmp_path):
-    (tmp_path / 'numbers.json').write_text('{"name": "x", "lyrics": {"loss": 3.21}}')
-    run('export.py', f'--out_dir={short_run}', f'--measures={tmp_path}/numbers.json', '--license=cc0-1.0')
-    card = (short_run / 'hf' / 'README.md').read_text()
-    for words in ('license: cc0-1.0', 'Explicit content', 'trained from scratch', str(char_data),
-                  'held-out songs', '3.210', 'nats per token', 'tokenizer char'):
-        assert words in card, words
+    numbers = dict(name=f'{tmp_path}/out-x', lyrics=dict(loss=3.21))
+    (tmp_path / 'numbers.json').write_text(json.dumps(numbers))
+    for out_dir in (short_run, short_run / 'best'):
+        run('export.py', f'--out_dir={out_dir}', f'--measures={tmp_path}/numbers.json', '--license=cc0-1.0')
+        card = (short_run / 'hf' / 'README.md').read_text()
+        for words in ('license: cc0-1.0', 'Explicit content', 'trained from scratch',
+                      f'data: {char_data.name},', 'held-out songs', '3.210', 'nats per token',
+                      'tokenizer char', '# out\n', '| out-x |'):
+            assert words in card, words
+        assert str(tmp_path.parent) not in card and '/hf' not in card
+        shutil.rmtree(short_run / 'hf')
+
+
+@pytest.mark.parametrize('is_of_songs', [True, False])
+def test_the_cards_example_begins_as_sample_does(tmp_path, is_of_songs, capsys):
+    """The example is run: what it gives to the model is what sample.py gives for the same prompt."""
+    tokenizer = CharTokenizer('Verse 1[]\n')
+    checkpoint(tmp_path, tokenizer, header=['artist'] if is_of_songs else None)
+    run('export.py', f'--out_dir={tmp_path}')
+    card = (tmp_path / 'hf' / 'README.md').read_text()
+    code = re.search(r'```python\n(.*?)```', card, re.S)[1].replace('FOLDER', str(tmp_path / 'hf'))
+    scope = {}
+    exec(code.replace('max_new_tokens=200', 'max_new_tokens=1'), scope)
+    wanted = encode_prompt(tokenizer, '[Verse 1]\n', 99, new_song=is_of_songs)
+    assert scope['ids'][0][:-1].tolist() == wanted
+    assert capsys.readouterr().out.startswith('[Verse 1]\n')
 
 
 def test_an_export_replaces_an_older_one_and_is_sampled_from(short_run):

@@ -92,6 +92,30 @@ def test_hub_layouts(reference):
         assert all(torch.equal(loaded[key], wanted[key]) for key in wanted)
 
 
+@pytest.mark.parametrize('kind, change', [
+    ('gpt2', dict(n_layer='2')), ('gpt2', dict(n_head=None)), ('gpt2', dict(n_head=0)),
+    ('gpt2', dict(n_embd=[8])), ('gpt2', dict(vocab_size=-1)), ('gpt2', dict(n_positions=8.0)),
+    ('gpt2', dict(layer_norm_epsilon='1e-5')),
+    ('llama', dict(num_attention_heads='4')), ('llama', dict(hidden_size=None)),
+    ('llama', dict(rope_parameters='default')), ('llama', dict(num_hidden_layers=True)),
+])
+def test_config_values_of_a_wrong_type_get_one_line(tmp_path, kind, change):
+    randomise(REFERENCES[kind]()).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / 'config.json').read_text()) | change
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(UserError, match='config.json: a value is not what it must be') as e:
+        GPT.from_pretrained(str(tmp_path))
+    assert not any(word in str(e.value) for word in ('Error', 'operand', 'NoneType'))
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path):
+    randomise(REFERENCES['gpt2']()).save_pretrained(tmp_path)
+    wanted = load(str(tmp_path))[0]
+    path = tmp_path / 'config.json'
+    path.write_text(path.read_text(), encoding='utf-8-sig')
+    assert load(str(tmp_path))[0] == wanted
+
+
 def test_bad_folders_get_one_line(tmp_path):
     cases = [('gpt2', 'network.*smollm2'), ('no/such-model', 'network.*smollm2'),
              (str(tmp_path), 'no config.json')]

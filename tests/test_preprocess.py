@@ -186,6 +186,59 @@ def test_pages_without_a_song_are_dropped_with_the_reason(tmp_path):
         'Hum': 'instrumental', 'Big Tape Tracklist': 'tracklist', 'Credits': 'credits'}
 
 
+NUMBERED = """1. I put the kettle on the stove at night
+2. I turn it up until the lid is tight
+3. I hear it sing and then I cut the light
+4. I sip my tea and everything is right"""
+PLACES = 'door stove sink shelf stair bench lamp desk'.split()
+CLOCK = '\n'.join(f'I saw the clock above the {place} say {hour}:{5 + 6 * hour:02d}'
+                  for hour, place in enumerate(PLACES, 1))
+NO_LYRICS_LEFT = """I got no lyrics left to write tonight
+I hold the pen and watch the fading light
+the page is blank, the kettle is in sight
+I pour a cup and everything is right"""
+LONG_LINES = '\n'.join([
+    'I ride the bus at night, I hold the kettle tight, the driver dims the light, and everything is right, '
+    'I count the stops with you, the sky is turning blue, the rain is coming through, I wonder if you knew, '
+    'the seats are torn and old, the windows let in cold'] * 2)
+CHAPTERED = f'[Verse 1]\n{NUMBERED}\n[Hook]\nwe ride, we ride'
+
+
+@pytest.mark.parametrize(('text', 'title'), [
+    (NUMBERED, 'Night Bus'), (CLOCK, 'Night Bus'), (NO_LYRICS_LEFT, 'Night Bus'), (LONG_LINES, 'Night Bus'),
+    *((CHAPTERED, f'Night Bus ({sign})') for sign in ('Chapter 1', 'Interview', 'Trailer', 'Book')),
+    (NO_LYRICS_LEFT, 'Night Bus (Interview)'), (CHAPTERED, 'Night Bus (Tracklist)')])
+def test_sections_rhyme_and_verse_outweigh_a_sign(text, title):
+    assert selection.kind_of_page(text, text, title, 'Tilly Ohm') == ''
+
+
+@pytest.mark.parametrize(('text', 'title', 'kind'), [
+    (TRACKS, 'Big Tape', 'tracklist'), (CREDITS, 'Credits', 'credits'),
+    (PROSE, 'Bus', 'script, interview or book'),
+    (SCRIPT, 'Bus', 'script, interview or book'), (SCRIPT, 'Bus (Interview)', 'script, interview or book'),
+    (PROSE, 'Bus (Chapter 1)', 'script, interview or book'), (CHAPTERED, 'Bus (Перевод)', 'translation'),
+    ('Lyrics for this song have yet to be released', 'Bus', 'placeholder'),
+    ('1. Night Bus 3:45\n2. My Kettle (feat. Nori Static) 2:10\n3. I Ride 4:01\n4. You and Me 2:22\n'
+     '5. Rain 1:11', 'Big Tape', 'tracklist')])
+def test_what_is_no_song_stays_out(text, title, kind):
+    assert selection.kind_of_page(text, text, title, 'Tilly Ohm') == kind
+
+
+@pytest.mark.slow
+def test_a_keep_file_brings_songs_back(tmp_path):
+    save(tmp_path / 'json', song(1, TRACKS, title='Big Tape'), song(2, CREDITS, title='Credits'),
+         song(3, '[Verse 1]\none two three', title='Short'), song(4, f'[Verse 1]\n{lines(9)}', title='Twice'),
+         song(5, f'[Verse 1]\n{lines(9)}', title='Twice (Live)'), song(6, '[Instrumental]', title='Hum'),
+         song(7, TRACKS + '!', title='Tape 2'))
+    kept, report = result(tmp_path)
+    assert list(kept) == ['Twice'] and len(reasons(report)) == 6
+    path = next(each['path'] for each in report['dropped_songs'] if each['title'] == 'Credits')
+    (tmp_path / 'keep.txt').write_text(f'\ufeff1\n{path}\nshort\nTwice (Live)\n6\n', encoding='utf-8')
+    kept, report = result(tmp_path, f'--keep={tmp_path / "keep.txt"}')
+    assert set(kept) == {'Big Tape', 'Credits', 'Short', 'Twice', 'Twice (Live)'}
+    assert reasons(report) == {'Hum': 'no text', 'Tape 2': 'tracklist'}
+
+
 @pytest.mark.slow
 def test_too_short_and_too_few_words(tmp_path):
     save(

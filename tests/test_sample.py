@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +117,18 @@ def test_prompt_from_a_file_and_output_to_files(flags, tmp_path):
     assert samples[0]['prompt'] == '[Verse 1]\nYo, '
     run('sample.py', *flags, '--start=[Verse 1]\nYo, ', f'--output={tmp_path}/o.txt')
     assert (tmp_path / 'o.txt').read_text() == '\n---------------\n'.join(printed) + '\n'
+
+
+def test_prompts_of_other_systems_and_of_the_command_line(flags, tmp_path):
+    r"""A byte order mark, \r\n, and \n as it is typed make no difference."""
+    wanted = texts(run('sample.py', *flags, '--start=[Verse 1]\nYo, '))
+    assert texts(run('sample.py', *flags, r'--start=[Verse 1]\nYo, ')) == wanted
+    (tmp_path / 'prompt.txt').write_bytes(b'\xef\xbb\xbf[Verse 1]\r\nYo, ')
+    assert texts(run('sample.py', *flags, f'--start=FILE:{tmp_path}/prompt.txt')) == wanted
+    (tmp_path / 'prompt.txt').write_bytes(b'---\n[Verse 1]\r\nYo, \n---\r\n[Verse 1]\n--- ')
+    printed = texts(run('sample.py', *flags, f'--start=FILE:{tmp_path}/prompt.txt', '--num_samples=1'))
+    assert [text[:15] for text in printed] == ['[Verse 1]\nYo, \n', printed[1][:15]]
+    assert printed[1].startswith('[Verse 1]\n') and '---' not in ''.join(printed)
 
 
 def test_the_seed_decides_the_texts(flags):
@@ -278,8 +291,33 @@ def test_wrong_options_get_one_line(message, tmp_path):
     assert 'one letter per line' in message('--rhyme=A-B')
     assert 'choose int8' in message('--quantize=int3')
     assert 'prepared without the artist' in message('--artist=Fern')
-    assert "can't write" in message(f'--output={tmp_path}/nowhere/o.txt')
+    assert 'tokens in all' in message('--max_new_tokens=100000000000')
+    assert 'tokens in all' in message('--num_samples=1e11')
+    assert 'finite' in message('--temperature=inf')
     assert 'network' in message('--init_from=gpt2')
+
+
+@pytest.mark.parametrize('output', ['nowhere/o.txt', '', 'x' * 300 + '.txt'])
+def test_an_output_that_cannot_be_written_ends_before_the_work(trained, tmp_path, output):
+    failed = run('sample.py', f'--out_dir={trained[0]}', '--device=cpu', f'--output={tmp_path}/{output}',
+                 ok=False)
+    assert "can't write" in failed.message and len(failed.stdout.splitlines()) == 1  # no sample
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')
+def test_samples_are_not_lost_on_a_full_disk(trained):
+    failed = run('sample.py', f'--out_dir={trained[0]}', '--device=cpu', '--num_samples=2',
+                 '--max_new_tokens=9', '--output=/dev/full', ok=False)
+    assert "can't write" in failed.message and len(texts(failed)) == 2
+
+
+def test_out_dir_as_tab_completion_gives_it(flags, trained):
+    flags = [*flags, '--start=[Hook]']  # after an end-of-text token, as the run's songs are
+    wanted = texts(run('sample.py', *flags))
+    step = max(trained[0].glob('step-*'))
+    for folder in (f'{trained[0]}/best', f'{trained[0]}/best/', step):
+        assert texts(run('sample.py', *flags, f'--out_dir={folder}')) == wanted, folder
+    assert texts(run('sample.py', *flags, f'--init_from={trained[0]}/best')) == wanted
 
 
 def test_a_damaged_checkpoint_gets_one_line(message, trained, tmp_path):

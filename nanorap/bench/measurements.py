@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nanorap.common import UNREADABLE, UserError, read_json
+from nanorap.common import UNREADABLE, UserError, load_json, reason
 from nanorap.quantize import memory_bandwidth
 
 LESS_IS_BETTER = {'s', 'ms', 'GB', 'us/token'}
@@ -75,13 +75,13 @@ def read_figures(path):
     """Return the content of a file that Figures.write() left."""
     if not Path(path).is_file():
         raise UserError(f"{path} is no file: --compare takes what --json=FILE wrote")
-    content = read_json(path)
     try:
+        content = load_json(path)
         for figure in content['figures'].values():
             max(map(float, figure['values']))
-    except UNREADABLE:
-        raise UserError(f"{path} is not what bench.py --json=FILE writes: --compare takes such a "
-                        "file") from None
+    except UNREADABLE as e:
+        raise UserError(f"{path} is not what bench.py --json=FILE writes, which --compare takes: "
+                        f"{reason(e)}") from None
     return content
 
 

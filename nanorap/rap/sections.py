@@ -10,7 +10,7 @@ SECTION_NAMES = (
     'Intro', 'Verse', 'Pre-Chorus', 'Chorus', 'Post-Chorus', 'Pre-Hook', 'Hook', 'Post-Hook', 'Refrain',
     'Bridge', 'Interlude', 'Instrumental', 'Breakdown', 'Break', 'Drop', 'Build', 'Beat Switch',
     'Outro', 'Skit', 'Part', 'Segue', 'Spoken', 'Sample', 'Ad-Libs', 'Freestyle', 'Vamp', 'Chant',
-    'Transition', 'Prelude', 'Epilogue', 'Non-Lyrical Vocals')
+    'Transition', 'Prelude', 'Epilogue', 'Non-Lyrical Vocals', 'Vocals')
 NAME_PATTERN = '|'.join(SECTION_NAMES)
 
 # a line that is a section header, or any other text in brackets; the group is what the brackets hold

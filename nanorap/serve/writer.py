@@ -3,7 +3,7 @@
 import secrets
 import time
 
-from nanorap.common import UserError
+from nanorap.common import UserError, plain_text
 from nanorap.rap.rhyme_search import CANDIDATES, LINE_ROOM, RhymeSearch
 from nanorap.rap.scheme import Endings
 from nanorap.text import encode_prompt, header_keys, header_lines, write
@@ -38,7 +38,8 @@ class Writer:
         """
         request = job.request
         t0 = time.perf_counter()
-        prompt = header_lines(self.name, artist=request.artist, title=request.title) + request.prompt
+        prompt = header_lines(self.name, artist=request.artist, title=request.title)
+        prompt += plain_text(request.prompt)
         self.check_cache_size(request, prompt)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         sampler = dict(temperature=request.temperature, top_k=request.top_k, top_p=request.top_p,

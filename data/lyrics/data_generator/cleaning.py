@@ -18,6 +18,7 @@ from pathlib import Path
 import ftfy
 from headers import (
     BRACKET,
+    artist_brackets,
     bare_headers,
     bracket_headers,
     broken_headers,
@@ -120,6 +121,24 @@ def html_tags(text, title=''):
     text = re.sub(r'<br ?/?>\n?', '\n', text, flags=re.IGNORECASE)
     inline = r'</?(?:i|b|u|em|strong|small|p|a|span|div)(?: [^<>\n]{0,300})?/?>'
     return re.sub(inline, '', text, flags=re.IGNORECASE)
+
+
+# https://en.wikipedia.org/wiki/LRC_(file_format): [ar:Tilly Ohm], [00:12.34]a line, <00:12.34>a word
+LRC_TAG = re.compile(
+    r'^[^\S\n]*\[(?:ar|al|ti|au|lr|by|re|ve|tool|offset|length|la|id|#):[^\[\]\n]{0,200}\][^\S\n]*'
+    r'(?:\n|\Z)',
+    re.MULTILINE)
+TIME = r'\d{1,3}:[0-5]\d(?:[.:]\d{1,3})?'
+LINE_STAMPS = re.compile(rf'^[^\S\n]*(?:\[{TIME}\][^\S\n]*)+', re.MULTILINE)
+WORD_STAMP = re.compile(rf'<{TIME}>[^\S\n]?')
+
+
+def time_stamps(text, title=''):
+    """Remove the stamps and tags of an LRC file: [00:12.34] before lines, <00:12.34> before words, [ar:X]."""
+    stamped = LINE_STAMPS.sub('', text)
+    if stamped == text and not WORD_STAMP.search(text):
+        return text
+    return WORD_STAMP.sub('', LRC_TAG.sub('', stamped))
 
 
 # ---- the page: what stands around the lyrics ----
@@ -236,6 +255,12 @@ def might_also_like(text, title=''):
     return re.sub(r'\n?[^\S\n]*(You might also like)[^\S\n]*\n?', replace, text)
 
 
+BEFORE_NUMBERS = (
+    'room number floor page chapter district route highway block apartment apt unit level version size age '
+    'gate bus line track exit zone sector suite cell pier platform flight mach studio at in of is was since '
+    "till until about over under than turned hit top only just like am i'm it's").split()
+
+
 def own_digits(line, digits, lines):
     """Return how many of the digits between a line and "Embed" are the line's own; the rest is a counter.
 
@@ -252,7 +277,10 @@ def own_digits(line, digits, lines):
         return 4
     if line.endswith(('/', ':', "'")):  # 24/7, 7:30, '99
         return min(len(digits), 1 if line.endswith('/') else 2)
-    if len(digits) <= 3 and (not line or line[-1].isspace()):
+    if len(digits) <= 3 and line[-1:].isspace():
+        takes_number = re.search(rf"\b(?:{'|'.join(BEFORE_NUMBERS)})\s+$", line, re.IGNORECASE)
+        return len(digits) if len(digits) == 3 or takes_number else 0  # room 101; in "home 12" it counts
+    if not line:
         return 0
     # a counter doesn't begin with 0, and a line's number is likelier to end with it
     splits = [own for own in range(max(1, len(digits) - 3), len(digits)) if digits[own] != '0']
@@ -338,9 +366,9 @@ def white_space(text, title=''):
 
 REPAIRS = [entities, mojibake, odd_spaces, wide_letters, apostrophes, look_alikes]
 RULES = [
-    *REPAIRS, html_tags,
+    *REPAIRS, time_stamps, html_tags,
     page_header, about_text, ticket_advert, might_also_like, embed,
-    broken_headers, credit_lines, glued_headers, bracket_headers, bare_headers,
+    broken_headers, credit_lines, glued_headers, bracket_headers, bare_headers, artist_brackets,
     pasted_twice, repeated_lines, white_space, expand_sections]
 MAX_ROUNDS = 20
 
@@ -357,7 +385,7 @@ def cleaning_steps(text, title='', keep_artists=False):
     for _ in range(MAX_ROUNDS):  # a rule may uncover what an earlier one is for; the second rarely finds any
         start = text
         for rule in RULES:
-            writes_headers = rule in (bracket_headers, bare_headers)
+            writes_headers = rule in (bracket_headers, bare_headers, artist_brackets)
             options = {'keep_artists': True} if keep_artists and writes_headers else {}
             before, text = text, rule(text, title, **options)
             yield rule, before, text

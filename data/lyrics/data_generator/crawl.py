@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
-from genius import Blocked, Failed, connect, count_blocks, describe, print_message
+from genius import Blocked, Failed, Gone, connect, count_blocks, describe, print_message
+from page import is_own_page, lyrics_of_page
 from store import (
     lock_folder,
     printable,
@@ -42,8 +43,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from nanorap.common import UserError
 
 RETRY_PAUSE = 30  # x the request interval, before retrying
-FINAL_STATES = ('complete', 'instrumental', 'unreleased')  # a song on disk in one of them is left alone
-SKIPPED = ('other artist', 'instrumental', 'unreleased')
+SKIPPED = ('other artist', 'instrumental', 'unreleased', 'no lyrics')
+# a song on disk in one of them is left alone
+FINAL_STATES = ('complete', 'instrumental', 'unreleased', 'no lyrics')
 
 
 @dataclass
@@ -72,14 +74,17 @@ def find_artist(genius, name):
     The search is for songs, and their artists are compared: the library's own search_artist() goes through
     the public site, without the token.
     """
-    if given := re.fullmatch(r'.*\|\s*(\d+)', name):
-        return genius.artist(int(given[1]))['artist']
+    if given := re.fullmatch(r'(.*)\|\s*(\d+)', name):
+        artist = genius.artist(int(given[2]))['artist']
+        if name_key(given[1]) != name_key(artist['name']):
+            print_message(f'{printable(name)}: artist {given[2]} of Genius is "{printable(artist["name"])}", '
+                          'whose songs are fetched; for another one leave the number out')
+        return artist
     artists = {}
     for page in 1, 2, 3:
-        hits = [hit['result'] for hit in genius.search_songs(name, page=page)['hits']]
-        for song in hits:
-            for artist in [song['primary_artist'], *song.get('featured_artists', [])]:
-                artists.setdefault(artist['id'], artist)
+        hits = genius.search_songs(name, page=page)['hits']
+        for artist in artists_of(hits):
+            artists.setdefault(artist['id'], artist)
         if not hits or any(artist['name'] == name for artist in artists.values()):
             break
 
@@ -99,6 +104,29 @@ def find_artist(genius, name):
         names = ', '.join(f'"{printable(artist["name"])}|{artist["id"]}"' for artist in candidates)
         hint = f'did you mean {names}?'
     raise Failed(f'no artist of exactly this name; {hint}')
+
+
+def artists_of(hits):
+    """Yield the artists of a search's hits; an odd one among them is left out."""
+    for hit in hits:
+        song = hit.get('result') if isinstance(hit, dict) else None
+        if isinstance(song, dict):
+            featured = song.get('featured_artists')
+            yield from filter(is_artist, [song.get('primary_artist'), *(featured or [])])
+
+
+def is_artist(value):
+    return isinstance(value, dict) and isinstance(value.get('id'), int) and isinstance(value.get('name'), str)
+
+
+def oddity(song):
+    """Return what is odd about an entry of a list of songs, one line, or '' if nothing is."""
+    if not isinstance(song, dict) or not isinstance(song.get('id'), int):
+        return 'an entry without a number'
+    for key in 'title', 'url', 'lyrics_state':
+        if not isinstance(song.get(key), str):
+            return f'song {song["id"]} has no {key}'
+    return '' if is_artist(song.get('primary_artist')) else f'song {song["id"]} has no artist'
 
 
 def manifest_entry(manifest, artist):
@@ -130,14 +158,22 @@ def initial_state(song, artist, known):
 def list_wanted(genius, artist, known, entry, report):
     """Yield the songs to fetch, the most popular first, and note every song listed.
 
-    If the list breaks off, it ends early: the songs up to there are fetched all the same.
+    An odd entry is left out, with a message. If the list breaks off, it ends early: the songs up to there are
+    fetched all the same.
     """
     page = 1
     while page:
         try:
             answer = genius.artist_songs(artist['id'], sort='popularity', per_page=50, page=page)
+            odd = [reason for song in answer['songs'] if (reason := oddity(song))]
+            if odd and len(odd) == len(answer['songs']) > 1:
+                raise Failed(f'all its entries are odd: {odd[0]}')
+            if odd:
+                others = f', and {len(odd) - 1} more like it' if len(odd) > 1 else ''
+                print_message(f'{printable(artist["name"])}: left out of the list: {odd[0]}{others}')
             # the order may change between two pages, and a song come twice
-            songs = [song for song in answer['songs'] if song['id'] not in report.songs]
+            songs = [song for song in answer['songs']
+                     if not oddity(song) and song['id'] not in report.songs]
             states = [initial_state(song, artist, known) for song in songs]
         except Exception as error:  # whatever the answer holds, the next artists are crawled
             state, reason = describe(error)
@@ -163,12 +199,13 @@ def fetch(genius, song):
         return 'instrumental', '', None
     if info.get('lyrics_state', 'complete') != 'complete':
         return 'unreleased', '', None
-    # the library puts its own WEB_ROOT before what follows this prefix
-    url = 'https://genius.com/' + urlparse(song['url']).path.lstrip('/')
-    lyrics = genius.lyrics(song_url=url) or ''
-    if not lyrics.strip():  # a block page with status 200 looks like this
-        raise Blocked('a page without lyrics')
-    return 'complete', lyrics, info.get('language')
+    page = genius._make_request(urlparse(song['url']).path.lstrip('/'), web=True)['html']
+    lyrics = lyrics_of_page(page)
+    if lyrics.strip():
+        return 'complete', lyrics, info.get('language')
+    if is_own_page(page, song):
+        return 'no lyrics', '', info.get('language')
+    raise Blocked("a page that is not the song's")  # with status 200
 
 
 def fetch_to_file(genius, song, folder, report):
@@ -176,6 +213,8 @@ def fetch_to_file(genius, song, folder, report):
     lyrics, language, reason = '', None, ''
     try:
         state, lyrics, language = fetch(genius, song)
+    except Gone as error:
+        state, reason = 'no lyrics', str(error)
     except Exception as error:  # whatever this song's answers hold, the next songs are fetched
         state, reason = describe(error)
     write_json(folder / f'{int(song["id"])}.json', {
@@ -220,10 +259,11 @@ def crawl_artist(genius, name, args, manifest, reports):
                     print_message(f'{printable(report.artist)}: {report.new} new songs')
             return state in FINAL_STATES
 
-        # as many songs as are lacking, then as many more as could not be kept
+        # as many songs as are lacking, then as many more as could not be kept; those tried before come last
         while batch := list(itertools.islice(wanted, max(0, args.max_songs - report.kept))):
             if args.dry_run:
                 break
+            batch.sort(key=lambda song: song['id'] in known)
             failed = [song for song in batch if not fetch_and_note(song)]
             if failed:
                 pause = RETRY_PAUSE * genius._session.interval
@@ -285,6 +325,8 @@ def read_options():
     add('--api_root', help='a server in place of Genius, token and all: for tests and proxies')
 
     def refuse(message):
+        if re.search(r'--artists: expected|^unknown options -[^-]', message):
+            message += '; a name that begins with - is written as --artists=-M-, or in the --artist_file'
         raise UserError(f'crawl.py: {message}; see --help')
 
     parser.error = refuse
@@ -304,8 +346,24 @@ def read_options():
     return args
 
 
+def tries_before(name, manifest):
+    """Return 0 for an artist that no earlier run tried, 1 for one that went well, 2 for one that failed."""
+    number = re.fullmatch(r'.*\|\s*(\d+)', name)
+    key = name_key(name)
+    entries = [entry for entry in manifest.values()
+               if (entry['id'] == int(number[1]) if number else name_key(str(entry.get('artist'))) == key)]
+    if not entries:
+        return 0
+    states = {song.get('state') for entry in entries for song in entry['songs'].values()}
+    return 2 if states & {'blocked', 'failed'} or any(entry.get('error') for entry in entries) else 1
+
+
 def crawl(genius, names, args, manifest, reports):
-    """Crawl all artists, one after the other; an error of one is noted and doesn't stop the others."""
+    """Crawl all artists, one after the other; an error of one is noted and doesn't stop the others.
+
+    Those come first that no earlier run has tried, and last those that failed.
+    """
+    names = sorted(names, key=lambda name: tries_before(name, manifest))
     for name in tqdm(names, desc='artists', unit='artist', position=0, disable=None):
         try:
             crawl_artist(genius, name, args, manifest, reports)

@@ -33,8 +33,12 @@ class Failed(Exception):
     """
 
 
+class Gone(Failed):
+    """Genius has nothing there any more, and another try won't change that."""
+
+
 class Blocked(Failed):
-    """Genius refuses us: 403, 429 at every try, a page in place of data, a song page without lyrics."""
+    """Genius refuses us: 403, 429 at every try, a page in place of data or of the song's own page."""
 
 
 def print_message(line):
@@ -117,8 +121,8 @@ def check_response(response, wants_json):
         return Blocked(f'Genius refuses (HTTP {status})'), False
     if status == 429:
         return Blocked('Genius gets too many requests (HTTP 429)'), True
-    if status == 404:
-        return Failed('Genius has nothing there (HTTP 404)'), False
+    if status in (404, 410):
+        return Gone(f'Genius has nothing there (HTTP {status})'), False
     if status != 200:
         return Failed(f'Genius has trouble (HTTP {status})'), status == 408 or status >= 500
     try:
@@ -164,9 +168,9 @@ def describe(error):
 
 
 def count_blocks(session, state):
-    """Count the blocks in a row, up to a UserError; only lyrics show that the site serves us again."""
-    session.blocks = 0 if state == 'complete' else session.blocks + (state == 'blocked')
+    """Count the blocks in a row, up to a UserError; only a song's page shows that the site serves us."""
+    session.blocks = 0 if state in ('complete', 'no lyrics') else session.blocks + (state == 'blocked')
     if session.blocks >= MAX_BLOCKS:
         raise UserError(
-            f'crawl.py: stopped, Genius blocks us ({MAX_BLOCKS} refusals or pages without lyrics in a row); '
+            f'crawl.py: stopped, Genius blocks us ({MAX_BLOCKS} refusals or foreign pages in a row); '
             'leave it alone for some hours, then run the same command with a lower --requests_per_second')

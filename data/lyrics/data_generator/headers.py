@@ -186,12 +186,19 @@ def broken_headers(text, title=''):
 
 
 def credit_lines(text, title=''):
-    """Remove [Produced by X] and [Text of "X"], alone on a line or glued to one; they may hold brackets."""
+    """Remove [Produced by X] and [Text of "X"], alone on a line or glued to one; they may hold brackets.
+
+    [Vocals: X] and [Scratches: X] with lyrics below them are sections.
+    """
 
     def replace(match):
         before, after = text[match.start() - 1:match.start()], text[match.end():match.end() + 1]
         within_a_line = before == ' ' and after == ' '
-        return '\n' if is_credit(match[1]) and not within_a_line else match[0]
+        if within_a_line or not is_credit(match[1]):
+            return match[0]
+        next_line = text[match.end():match.end() + LINE_WINDOW].lstrip(' ').removeprefix('\n').lstrip(' ')
+        has_lyrics = next_line[:1] not in ('', '\n', '[')
+        return match[0] if has_lyrics and parse_header(match[1]) else '\n'
 
     return re.sub(r'\[((?:[^\[\]\n]|\[[^\[\]\n]{0,100}\]){1,200})\]', replace, text)
 
@@ -277,6 +284,40 @@ def read_bare_header(line, following, opens_stanza, keep_artists):
     if lyric and (number or lyric[0].isupper()):  # "Verse 1: I ride the night bus home"
         return [Header(name, number).text(), lyric]
     return [line]
+
+
+# what is capitalised in brackets, too, and no artist
+REMARK = re.compile(
+    r'(?:\w+ ){0,4}(?:laugh\w*|gun ?shots?|phone|rings?|ringing|applause|cheer\w*|static|beeps?|bleeps?'
+    r'|cough\w*|sighs?|inaudible|unintelligible|indistinct|censored|silence|noises?|music|beat|sounds?'
+    r'|sirens?|crowd|talking|speaking|speaks|whisper\w*|scream\w*|echo\w*|repeat\w*|fades?|fade out|end'
+    r'|explicit|clean|radio edit|pause|knock\w*|clears throat|thunder|rain|door \w+|explosions?|humming'
+    r'|whistl\w*|snippet|translation|unknown|mumbl\w*|both|all|together|male|female|man|woman|speaker'
+    r'|announcer|n/a|tba)(?: [a-z]+)?', re.IGNORECASE)
+ARTIST_LINE = re.compile(r'^[^\S\n]*\[([^\[\]\n]{1,80})\][^\S\n]*$(\n?)', re.MULTILINE)
+
+
+def artist_brackets(text, title='', keep_artists=False):
+    """Make a line like [Tilly Ohm & Nori Static] a header, if the text has no others.
+
+    Between headers it tells whose voice is next, and goes.
+    """
+    def is_artist(inside):
+        is_like_one = is_name(inside) and re.match(r'[^\W\d_]|\$', inside)
+        return is_like_one and not REMARK.fullmatch(inside) and not parse_header(inside)
+
+    has_headers = any(map(is_header, text.split('\n')))
+    artists = {inside for inside in (match[1].strip() for match in ARTIST_LINE.finditer(text))
+               if is_artist(inside)}
+
+    def replace(match):
+        inside = match[1].strip()
+        # a single word alone may be anything
+        if inside not in artists or len(artists) == 1 and ' ' not in inside:
+            return match[0]
+        return '' if has_headers else Header('Verse', artist=inside).text(keep_artists) + match[2]
+
+    return ARTIST_LINE.sub(replace, text)
 
 
 def is_name(text):

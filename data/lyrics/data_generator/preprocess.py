@@ -33,14 +33,15 @@ from selection import (
     digest_of,
     drop_copies,
     group_of,
-    kind_by_text,
     kind_by_title,
+    kind_of_page,
     other_language,
     shingles_of,
     words_of,
 )
+from words import name_key
 
-from nanorap.common import UserError, replaced_file
+from nanorap.common import UserError, check_readable, replaced_file
 
 EXAMPLES = 5  # per rule and per reason in the report
 SONGS_PER_WORKER = 200  # files per process, as starting one takes time; chosen by hand
@@ -85,7 +86,8 @@ def examine(path, options):
     facts.update(title=title, artist=artist)
     if song['state'] != 'complete':
         return facts | {'reason': f'not complete: {song["state"]}'}
-    if kind := kind_by_title(title, artist):
+    facts['keep'] = is_named(song, path, title, options.keep)
+    if not facts['keep'] and (kind := kind_by_title(title, artist)) == 'translation':
         return facts | {'reason': kind}
 
     page = None  # the page without its head, before the rules for headers change numbered and labelled lines
@@ -95,14 +97,11 @@ def examine(path, options):
         if text != before and rule.__name__ not in facts['changed']:
             facts['changed'][rule.__name__] = snippet(before, text)
     words = words_of(text)
-    if kind := kind_by_text(page, title) or kind_by_text(text, title):
-        return facts | {'reason': kind}
-    if len(words) < options.min_words:
-        return facts | {'reason': f'fewer than {options.min_words} words'}
-    if len(set(words)) < options.min_unique_words:
-        return facts | {'reason': f'fewer than {options.min_unique_words} different words'}
-    if language := other_language(text, options.language):
-        return facts | {'reason': f'language: {language}'}
+    reason = '' if facts['keep'] else reason_to_drop(page, text, words, title, artist, options)
+    if not words:
+        reason = reason or 'no text'
+    if reason:
+        return facts | {'reason': reason}
 
     group = group_of(artist, title)
     return facts | {
@@ -113,6 +112,36 @@ def examine(path, options):
         'holes': bool(HOLES.search(text)),
         'headers': any(map(is_header, text.split('\n'))),
         'version': base_title(title) != title}
+
+
+def reason_to_drop(page, text, words, title, artist, options):
+    """Return why a song is dropped, '' if it isn't."""
+    if kind := kind_of_page(page, text, title, artist):
+        return kind
+    if len(words) < options.min_words:
+        return f'fewer than {options.min_words} words'
+    if len(set(words)) < options.min_unique_words:
+        return f'fewer than {options.min_unique_words} different words'
+    language = other_language(text, options.language)
+    return f'language: {language}' if language else ''
+
+
+def is_named(song, path, title, names):
+    """Return whether the --keep file names a song: by its id, its path in the report, or its title."""
+    return bool(names & {path.stem, str(song.get('id')), f'{path.parent.name}/{path.name}', name_key(title)})
+
+
+def read_keep(path):
+    """Return the ids, paths and titles of a --keep file, one per line."""
+    if path is None:
+        return frozenset()
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
+        raise UserError(f"preprocess.py: can't read --keep {path} ({reason})") from None
+    names = {line.strip() for line in lines} - {''}
+    return frozenset(names | {name_key(name) for name in names})
 
 
 def examine_all(paths, options):
@@ -163,9 +192,12 @@ def read_options():
         help='drop shorter songs, headers not counted (default: 30, about four bars; less is a fragment)')
     add('--min_unique_words', type=int, default=15,
         help='drop songs with fewer different words (default: 15, about two bars; less is a loop)')
+    add('--keep', type=Path, metavar='FILE',
+        help='songs that are kept whatever the rules say: an id, a path of the report, or a title per line')
     add('--num_workers', type=int, default=os.cpu_count(), help='processes (default: one per core)')
     options = parser.parse_args()
     options.language = language_list(options.language)
+    options.keep = read_keep(options.keep)
     return options
 
 
@@ -178,6 +210,7 @@ def main():
 
     paths = sorted(options.data_dir.glob('*/*.json'), key=folder_and_number)
     if not paths:
+        check_readable(options.data_dir)
         raise UserError(
             f'preprocess.py: no songs in {options.data_dir}; run crawl.py first, or give its --data_dir')
 
@@ -187,14 +220,19 @@ def main():
         for song in examine_all(paths, options):
             if song.get('reason') == 'broken file':
                 path = options.data_dir / song['path']
-                print(f'preprocess.py: skipped {path}: not a song file of crawl.py, or a broken one',
-                      file=sys.stderr)
+                why = 'not a song file of crawl.py, or a broken one'
+                if not os.access(path, os.R_OK):
+                    why = 'you have no permission to read it'
+                print(f'preprocess.py: skipped {path}: {why}', file=sys.stderr)
             count_changes(changes, song)
             if entry := song.pop('entry', None):
                 song['offset'] = texts.tell()
                 texts.write(json.dumps(entry, ensure_ascii=False) + '\n')
             songs.append(song)
         drop_copies([song for song in songs if 'offset' in song])
+        for song in songs:
+            if song.get('keep') and 'offset' in song:
+                song.pop('reason', None)  # of a copy
         kept = [song for song in songs if 'reason' not in song]
         report(options.save_dir, songs, kept, changes)
         if not kept:

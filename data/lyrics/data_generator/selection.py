@@ -78,6 +78,43 @@ CREDITED = re.compile(
     r'[^:]{0,40}?(?:\bby\b|:)', re.IGNORECASE)
 
 
+# words of a speaker: a title or a credit seldom has them
+PERSONAL = re.compile(r"\b(?:i|me|my|mine|we|us|our|you|your|he|she|him|her|they|them|ain't|can't|don't)\b",
+                      re.IGNORECASE)
+
+
+def looks_sung(text):
+    """Return how much a text looks like a song, a dict of shares and numbers: what outweighs a sign.
+
+    sections: its headers. rhyme: the share of its lines that rhyme with one of the four before; lines longer
+    than verse has are divided at their commas. verse: whether its lines have a verse's length and most speak
+    of somebody.
+    """
+    from nanorap.rap.rhyme import rhymes  # loads the lexicon: only for texts with a sign
+
+    lines = [line.strip() for line in text.split('\n') if line.strip() and not HEADER_LINE.match(line)][:60]
+    n_words = sum(len(line.split()) for line in lines) / max(1, len(lines))
+    # without a number at the beginning and a time at the end
+    plain = [re.sub(r'^\W*\d{1,2}\s?[.):–-]\s*|[\W\d]*\d:\d\d\W*$', '', line) for line in lines]
+    if n_words > 20:
+        parts = [part for line in plain for part in re.split(r'[,.;:!?/–—]+(?:\s|$)', line)]
+        plain = [part for part in parts if part.strip()][:60]
+    rhymed = [any(rhymes(earlier, line) for earlier in plain[max(0, i - 4):i] if earlier != line)
+              for i, line in enumerate(plain)]
+    personal = sum(bool(PERSONAL.search(line)) for line in lines)
+    return dict(sections=sum(map(is_header, text.split('\n'))),
+                rhyme=sum(rhymed) / max(1, len(rhymed)),
+                verse=5 <= n_words <= 20 and personal >= .5 * len(lines) and len(lines) >= 4)
+
+
+def is_song(text, kind):
+    """Return whether a text is a song in spite of a sign that it is something else: of that kind."""
+    sung = looks_sung(text)
+    if sung['sections'] >= 2 or sung['rhyme'] >= .4:
+        return True
+    return kind in ('tracklist', 'placeholder') and sung['verse']
+
+
 def kind_by_title(title, artist):
     """Return the kind of a page that is no song: 'Night Bus (Türkçe Çeviri)' -> 'translation'; else ''."""
     if GENIUS.search(fold_letters(artist)):
@@ -87,6 +124,17 @@ def kind_by_title(title, artist):
         if any(re.fullmatch(pattern, (bracket or tail).strip()) for bracket, tail in parts):
             return kind
     return ''
+
+
+def kind_of_page(page, text, title, artist):
+    """Return the kind of a page that is no song, by its title and its text; '' for a song.
+
+    page: the text before its headers were cleaned. Sections, rhyme and a verse's lines outweigh every sign
+    but that of a translation and of a page without words.
+    """
+    kind = kind_by_title(title, artist) or kind_by_text(page, title) or kind_by_text(text, title)
+    outweighed = kind and kind not in ('translation', 'instrumental', 'no text') and is_song(text, kind)
+    return '' if outweighed else kind
 
 
 def kind_by_text(text, title):

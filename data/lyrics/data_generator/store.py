@@ -33,7 +33,7 @@ def printable(text):
 def read_object(path):
     """Return the object in a JSON file; {} for a missing or broken one, which is then made again."""
     try:
-        value = json.loads(path.read_text(encoding='utf-8'))
+        value = json.loads(path.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -108,6 +108,10 @@ def read_names(artists, artist_file):
             reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
             raise UserError(f"crawl.py: can't read --artist_file {artist_file} ({reason})") from None
     in_file = [line for line in lines if not line.lstrip().startswith('#')]
+    for line in lines:
+        if re.match(r'\s*#[^\s#]', line):  # a comment has a blank there, as a rule
+            print(f'crawl.py: {artist_file}: "{printable(line)}" is left out as a comment; if it is a name, '
+                  'give it with --artists', file=sys.stderr)
     names = [name.strip() for name in [*in_file, *artists]]
     if not any(names):
         raise UserError(

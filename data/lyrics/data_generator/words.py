@@ -71,6 +71,7 @@ SECTION_WORDS = {
     'Prelude': 'prelude, preludio',
     'Epilogue': 'epilogue, epilogo',
     'Non-Lyrical Vocals': 'non-lyrical vocals, vocalization, vocalizing',
+    'Vocals': 'vocals, lead vocals, background vocals, backing vocals',
 }
 
 # sections whose header stays even if no line follows it
@@ -82,7 +83,7 @@ MEANINGFUL_WHEN_EMPTY = {
 AMBIGUOUS = {
     'Part', 'Break', 'Drop', 'Build', 'Spoken', 'Sample', 'Freestyle', 'Vamp', 'Chant', 'Transition',
     'Segue', 'Prelude', 'Epilogue', 'Ad-Libs', 'stick', 'bro', 'most', 'solo', 'coda', 'bait', 'stanza',
-    'sketch', 'gancho', 'silta', 'scratches', 'вступ', 'переход', 'мост', 'בית', 'tornada', 'reff'}
+    'sketch', 'gancho', 'silta', 'scratches', 'Vocals', 'вступ', 'переход', 'мост', 'בית', 'tornada', 'reff'}
 
 # the numbers from one to ten as words, cardinal or ordinal
 NUMBER_WORDS = (

@@ -70,7 +70,7 @@ if __name__ == '__main__':
     sys.stdout.reconfigure(errors='replace')  # for a console that lacks a letter of what is printed
     paths = [Path(name) for name in sys.argv[1:]]
     for path in paths:
-        print(table_row(path.stem, '', [path.read_text(encoding='utf-8')]), flush=True)
+        print(table_row(path.stem, '', [path.read_text(encoding='utf-8-sig')]), flush=True)
     if not paths:
         for line in table():
             print(line, flush=True)
