@@ -7,13 +7,13 @@ $ python sample.py --init_from=out-lyrics/hf                      # and back
 """
 
 import re
-from json import dumps, loads
+from json import dumps
 from pathlib import Path, PureWindowsPath
 
 import torch
 from safetensors.torch import save_file
 
-from nanorap import pretrained
+from nanorap import gguf_files, pretrained
 from nanorap.common import UserError, model_folder, model_name, read_json, replaced_folder, run_folder
 from nanorap.rap.eval_report import read_results, tables
 from nanorap.text import header_keys
@@ -35,8 +35,6 @@ LICENSES = {'gpt2': 'mit', 'gpt2-medium': 'mit', 'gpt2-large': 'mit', 'gpt2-xl':
             'smollm2': 'apache-2.0'}
 BASES = {name: f'openai-community/{name}' for name in LICENSES if name.startswith('gpt2')}
 BASES['smollm2'] = 'HuggingFaceTB/SmolLM2-135M-Instruct'
-# llama.cpp's names of how a text is split into words
-PRE_TOKENIZERS = {'gpt2': 'gpt-2', 'smollm2': 'smollm'}
 for key, choices in (('format', ('hf', 'gguf')), ('weights', tuple(DTYPES))):
     if config[key] not in choices:
         raise UserError(f"--{key}={config[key]}: choose {' or '.join(choices)}")
@@ -142,57 +140,8 @@ def write_hf(folder):
 
 
 def write_gguf(folder):
-    """Write model.gguf (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
-    import gguf
-
-    if tokenizer.name not in PRE_TOKENIZERS:
-        raise UserError(f"tokenizer='{tokenizer.name}': llama.cpp knows {' and '.join(PRE_TOKENIZERS)}; "
-                        "use --format=hf")
-    writer = gguf.GGUFWriter(folder / 'model.gguf', kind)
-    writer.add_name(last_part(run_folder(name)))
-    writer.add_block_count(gpt['n_layer'])
-    writer.add_context_length(gpt['block_size'])
-    writer.add_embedding_length(gpt['n_embd'])
-    writer.add_feed_forward_length(gpt['n_hidden'])
-    writer.add_head_count(gpt['n_head'])
-    writer.add_head_count_kv(gpt['n_kv_head'])
-    writer.add_vocab_size(gpt['vocab_size'])
-    if kind == 'llama':
-        writer.add_layer_norm_rms_eps(gpt['norm_eps'])
-        writer.add_rope_freq_base(gpt['rope_theta'])
-        writer.add_rope_dimension_count(gpt['n_embd'] // gpt['n_head'])
-    else:
-        writer.add_layer_norm_eps(gpt['norm_eps'])
-
-    # the tokenizer
-    library = tokenizer.as_library()
-    content = loads(library.to_str())
-    special = {token['id'] for token in content['added_tokens'] if token['special']}
-    names = [library.id_to_token(i) for i in range(gpt['vocab_size'])]
-    types = gguf.TokenType
-    kinds_of_token = [types.CONTROL if i in special else types.UNUSED if token is None else types.NORMAL
-                      for i, token in enumerate(names)]
-    merges = [merge if isinstance(merge, str) else ' '.join(merge) for merge in content['model']['merges']]
-    writer.add_tokenizer_model('gpt2')
-    writer.add_tokenizer_pre(PRE_TOKENIZERS[tokenizer.name])
-    writer.add_token_list([token or f'[PAD{i}]' for i, token in enumerate(names)])
-    writer.add_token_types(kinds_of_token)
-    writer.add_token_merges(merges)
-    writer.add_bos_token_id(tokenizer.eot)
-    writer.add_eos_token_id(tokenizer.eot)
-    writer.add_add_bos_token(False)
-
-    # the weights: vectors stay in float32, as llama.cpp wants them
-    number_formats = dict(float32=gguf.GGMLQuantizationType.F32, float16=gguf.GGMLQuantizationType.F16,
-                          bfloat16=gguf.GGMLQuantizationType.BF16)
-    for key, tensor in pretrained.to_gguf(gpt, state_dict).items():
-        number_format = number_formats[weights if tensor.dim() > 1 else 'float32']
-        data = gguf.quants.quantize(tensor.float().numpy(), number_format)
-        writer.add_tensor(key, data, raw_dtype=number_format)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    """Write model.gguf."""
+    gguf_files.write(folder / 'model.gguf', gpt, state_dict, tokenizer, Path(name).name, DTYPES[weights])
     (folder / 'README.md').write_text(model_card(), encoding='utf-8')
 
 

@@ -292,6 +292,18 @@ def hub_reason(error):
     return reasons.get(type(error).__name__) or ' '.join(str(error).split())[:150]
 
 
+def gguf_file(name):
+    """Return the path of the GGUF file that a model's name stands for, or None."""
+    if name == 'smollm2':
+        return smollm2_file()
+    path = Path(name)
+    if path.suffix != '.gguf':
+        return None
+    if not path.is_file():
+        raise UserError(f"there is no file {path}: check the path")
+    return path
+
+
 def model_folder(name):
     """Return the local folder of a model.
 

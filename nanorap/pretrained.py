@@ -7,17 +7,16 @@ Weights are read tensor by tensor, each converted as it comes, so that the files
 twice.
 """
 
-import re
 from functools import partial
 from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from nanorap.common import UserError, check_sums, model_folder, read_json, reason, smollm2_file
+from nanorap import gguf_files
+from nanorap.common import UserError, check_sums, gguf_file, model_folder, read_json, reason
 from nanorap.families import (
     FAMILIES,
-    LLAMA_KEYS,
     Family,
     Unsupported,
     family_of,
@@ -26,25 +25,16 @@ from nanorap.families import (
     to_theirs,
 )
 
-# GGUF has Llama's matrices under names of its own
-GGUF_NAMES = {
-    'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head',
-    'attn_norm': 'input_layernorm', 'ffn_norm': 'post_attention_layernorm',
-    'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
-    'attn_output': 'self_attn.o_proj',
-    'ffn_gate': 'mlp.gate_proj', 'ffn_up': 'mlp.up_proj', 'ffn_down': 'mlp.down_proj',
-}
-
 
 def load(name: str, dtype: torch.dtype | None = torch.float32) -> tuple[dict, dict[str, torch.Tensor]]:
     """Return the GPTConfig fields (a dict) and the state dict (CPU, model.py's names) of a model.
 
     name: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'smollm2', a folder or hub name of a model in the
-    transformers format, or an out_dir of train.py. dtype: of the weights; None: as the files have them.
-    Raises UserError for a model that isn't there or doesn't fit.
+    transformers format, a GGUF file, or an out_dir of train.py. dtype: of the weights; None: as the files
+    have them. Raises UserError for a model that isn't there or doesn't fit.
     """
-    if name == 'smollm2':
-        return _load_gguf(smollm2_file())
+    if path := gguf_file(name):
+        return gguf_files.load(path, dtype)
     config, family = load_config(name)
     folder = model_folder(name)
     if family is None:
@@ -57,8 +47,8 @@ def load_config(name: str) -> tuple[dict, Family | None]:
 
     Its weights need not be there.
     """
-    if name == 'smollm2':
-        return _load_gguf(smollm2_file())[0], None
+    if path := gguf_file(name):
+        return gguf_files.read_config(path)[:2]
     folder = model_folder(name)
     if not (folder / 'config.json').exists():
         raise UserError(f"{folder} has no config.json: give a folder in the transformers format, or an "
@@ -149,40 +139,6 @@ def transformers_config(config, eot):
         dtype='float32', bos_token_id=eot, eos_token_id=eot, pad_token_id=None)
 
 
-# llama.cpp has GPT-2's matrices under names of its own, and not transposed
-GGUF_GPT2_NAMES = {
-    'transformer.wte': 'token_embd', 'transformer.wpe': 'position_embd',
-    'transformer.ln_f': 'output_norm', 'lm_head': 'output',
-    'ln_1': 'attn_norm', 'ln_2': 'ffn_norm', 'attn.c_attn': 'attn_qkv', 'attn.c_proj': 'attn_output',
-    'mlp.c_fc': 'ffn_up', 'mlp.c_proj': 'ffn_down',
-}
-
-
-def to_gguf(config: dict, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return {llama.cpp's name: tensor}, for GPT-2 and Llama; for the latter it reverses _load_gguf()."""
-    kind = family(config)
-    if kind == 'llama':
-        names = {theirs: name for name, theirs in GGUF_NAMES.items()}
-        transposed = set()
-    else:
-        names = GGUF_GPT2_NAMES
-        transposed = {key for _, keys, how in key_rows(FAMILIES['gpt2'].keys, config)
-                      for key in keys if how == 'T'}
-    tensors = {}
-    for key, weight in to_transformers(config, state_dict).items():
-        module, _, suffix = key.rpartition('.')
-        block = re.match(r'(?:transformer\.h|model\.layers)\.(\d+)\.(.*)', module)
-        name = names[block[2] if block else module]
-        if name in ('attn_q', 'attn_k') and kind == 'llama':  # rows in llama.cpp's order of rotation
-            n = config['n_head'] if name == 'attn_q' else config['n_kv_head']
-            halves = weight.view(n, 2, weight.size(0) // n // 2, weight.size(1))
-            weight = halves.transpose(1, 2).reshape(weight.shape)
-        weight = weight.t() if key in transposed else weight
-        prefix = f'blk.{block[1]}.' if block else ''
-        tensors[f'{prefix}{name}.{suffix}'] = weight.contiguous()
-    return tensors
-
-
 def _read_tensor(path, key):
     """Read one tensor. The file is opened anew, for an open one would keep in memory all that was read."""
     with safe_open(path, framework='pt') as file:
@@ -216,33 +172,3 @@ def _tensors(folder):
         return {key.replace('language_model.', ''): read for key, read in tensors.items()}
     raise UserError(f"{folder} has no model.safetensors: it is half-written, or the model's weights are to "
                     "be added")
-
-
-def _load_gguf(path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Return config and state dict of a Llama model in llama.cpp's GGUF format, dequantized to fp32."""
-    from gguf import GGUFReader, dequantize
-
-    reader = GGUFReader(path)
-    field = {key.removeprefix('llama.'): value.contents()
-             for key, value in reader.fields.items() if key.startswith('llama.')}
-    n_head, n_kv_head = field['attention.head_count'], field['attention.head_count_kv']
-    theirs = {}
-    for t in reader.tensors:
-        *block, name, _ = t.name.split('.')  # blk.0.attn_q.weight, or output_norm.weight
-        weight = torch.from_numpy(dequantize(t.data, t.tensor_type).copy())
-        if name in ('attn_q', 'attn_k'):
-            # llama.cpp rotates neighbouring rows of a head, Llama and model.py rows of its two halves: undo
-            # its reordering
-            n = n_head if name == 'attn_q' else n_kv_head
-            pairs = weight.view(n, weight.size(0) // n // 2, 2, weight.size(1))
-            weight = pairs.transpose(1, 2).reshape(weight.shape)
-        prefix = f'model.layers.{block[1]}.' if block else ''
-        theirs[f'{prefix}{GGUF_NAMES[name]}.weight'] = weight
-    config = FAMILIES['llama'].read(dict(
-        num_hidden_layers=field['block_count'], num_attention_heads=n_head, num_key_value_heads=n_kv_head,
-        hidden_size=field['embedding_length'], intermediate_size=field['feed_forward_length'],
-        max_position_embeddings=field['context_length'], vocab_size=field['vocab_size'],
-        rope_theta=field['rope.freq_base'], rms_norm_eps=field['attention.layer_norm_rms_epsilon'],
-        tie_word_embeddings='lm_head.weight' not in theirs))
-    theirs = {key: partial(theirs.get, key) for key in theirs}
-    return config, from_transformers(LLAMA_KEYS, theirs, config, path)

@@ -21,7 +21,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from nanorap.common import UserError, ceil_div, model_folder, package_file, read_json, smollm2_file
+from nanorap.common import UserError, ceil_div, gguf_file, model_folder, package_file, read_json
 
 
 class GPT2Tokenizer:
@@ -206,14 +206,17 @@ def same_tokenizer(meta_a, meta_b):
 
 
 def load_tokenizer(name):
-    """Return the tokenizer of 'gpt2*', 'smollm2', or a model's folder or hub name.
+    """Return the tokenizer of 'gpt2*', 'smollm2', a GGUF file, or a model's folder or hub name.
 
     (A CharTokenizer is made from its characters instead.)
     """
     if name in ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl'):
         return GPT2Tokenizer()
-    if name == 'smollm2':
-        return _smollm2_tokenizer()
+    if path := gguf_file(name):
+        from nanorap import gguf_files
+
+        tokenizer, eot, ends = gguf_files.load_tokenizer(path)
+        return ModelTokenizer(tokenizer, name if name == 'smollm2' else path.stem, eot, ends)
     folder = model_folder(name)
     config = read_json(folder / 'config.json') if (folder / 'config.json').exists() else {}
     if 'tokenizer' in config:  # a checkpoint of ours
@@ -268,31 +271,11 @@ def _read_tokenizer(path, merges=None):
                         "from its source again") from None
 
 
-def _smollm2_tokenizer():
-    from gguf import GGUFReader
-
-    fields = GGUFReader(smollm2_file()).fields
-    tokens, merges, types = (
-        fields[f'tokenizer.ggml.{key}'].contents() for key in ('tokens', 'merges', 'token_type')
-    )
-    vocab = {token: i for i, token in enumerate(tokens)}
-    pairs = [tuple(merge.split(' ')) for merge in merges]
-    tokenizer = _byte_level_bpe(vocab, pairs, digits=True)
-    is_control = [type == 3 for type in types]  # GGUF's number for special tokens
-    tokenizer.add_special_tokens([t for t, control in zip(tokens, is_control, strict=True) if control])
-    return ModelTokenizer(tokenizer, 'smollm2', tokens.index('<|endoftext|>'))
-
-
-def _byte_level_bpe(vocab, merges, digits=False):
-    """Return a BPE like GPT-2's for the library tokenizers.
-
-    digits=True: each digit is a word of its own, as in SmolLM2.
-    """
+def _byte_level_bpe(vocab, merges):
+    """Return a BPE like GPT-2's for the library tokenizers."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab, merges))
-    splitters = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
-    splitters.append(pre_tokenizers.ByteLevel(add_prefix_space=False))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitters)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
