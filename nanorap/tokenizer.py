@@ -213,9 +213,9 @@ def load_tokenizer(name):
     if name in ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl'):
         return GPT2Tokenizer()
     if path := gguf_file(name):
-        from nanorap import gguf_files
+        from nanorap import gguf_tokenizer
 
-        tokenizer, eot, ends = gguf_files.load_tokenizer(path)
+        tokenizer, eot, ends = gguf_tokenizer.load_tokenizer(path)
         return ModelTokenizer(tokenizer, name if name == 'smollm2' else path.stem, eot, ends)
     folder = model_folder(name)
     config = read_json(folder / 'config.json') if (folder / 'config.json').exists() else {}
