@@ -1,5 +1,6 @@
 """What files and names are taken for: texts in UTF-8, permissions, a run's folder, header lines."""
 
+import codecs
 import json
 import os
 import shutil
@@ -111,6 +112,7 @@ def test_header_lines_of_odd_names(name, line):
 def another_user():
     """For root, who may read everything: act as nobody."""
     is_root = os.geteuid() == 0
+    codecs.lookup('utf-8-sig')  # loaded at its first use, which nobody may not do
     if is_root:
         os.seteuid(65534)
     try:

@@ -173,8 +173,8 @@ def test_a_byte_level_tokenizer_survives_the_file(tmp_path, pre):
     library.pre_tokenizer, library.decoder = gguf_tokenizer.pre_tokenizer(pre), decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=['<|endoftext|>'],
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    library.train_from_iterator(["I'm runnin'  on the night bus, WE'LL see 1999 12 123\n\n\tnaïve 1234 Yo"] * 9,
-                                trainer)
+    text = "I'm runnin'  on the night bus, WE'LL see 1999 12 123\n\n\tnaïve 1234 Yo"
+    library.train_from_iterator([text] * 9, trainer)
     ours = ModelTokenizer(library, 'x', 0)
     path = write_tokenizer(tmp_path / 'model.gguf', ours)
     back = load_tokenizer(str(path))
