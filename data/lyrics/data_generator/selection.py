@@ -95,7 +95,7 @@ def looks_sung(text):
     lines = [line.strip() for line in text.split('\n') if line.strip() and not HEADER_LINE.match(line)][:60]
     n_words = sum(len(line.split()) for line in lines) / max(1, len(lines))
     # without a number at the beginning and a time at the end
-    plain = [re.sub(r'^\W*\d{1,2}\s?[.):–-]\s*|[\W\d]*\d:\d\d\W*$', '', line) for line in lines]
+    plain = [re.sub(r'^\W*\d{1,2}\s?[.):–-]\s*|[\W\d]{0,20}\d:\d\d\W*$', '', line) for line in lines]
     if n_words > 20:
         parts = [part for line in plain for part in re.split(r'[,.;:!?/–—]+(?:\s|$)', line)]
         plain = [part for part in parts if part.strip()][:60]
