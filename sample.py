@@ -25,7 +25,7 @@ from nanorap.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
 out_dir: str  # a run's folder, whose best/ is loaded
-# resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder or hub name
+# resume (from out_dir), or gpt2, gpt2-medium, gpt2-large, gpt2-xl, smollm2, a folder, hub name or GGUF file
 init_from = 'resume'
 # the prompt, \n for a line break, or FILE:path, with --- on a line between several. Empty: from end of text
 start = ''
@@ -33,6 +33,7 @@ artist = ''  # in whose manner, and
 title = ''  # under which title: for a model whose songs were prepared with --header
 # the prompt begins a song, after an end-of-text token. None: for a model of data/lyrics/prepare.py
 new_song: bool | None = None
+special_tokens = False  # "<|im_start|>" in the prompt is that token of a chat model, and no text
 num_samples = 10  # per prompt; all are drawn in one batch
 max_new_tokens = 500  # per sample, which may end before
 stop = ''  # a sample ends before this text; | between several, \n for a line break
@@ -102,7 +103,7 @@ else:
 def sample(prompts, num_samples, **more):
     """Return Samples of each prompt, by the options above; more: further options of nanorap.text.write()."""
     return write(model, tokenizer, prompts, num_samples=num_samples, max_new_tokens=max_new_tokens, seed=seed,
-                 new_song=new_song, stops=stops, **sampler, **method, **more)
+                 new_song=new_song, special_tokens=special_tokens, stops=stops, **sampler, **method, **more)
 
 
 # line by line

@@ -82,13 +82,13 @@ def header_lines(name, **values):
     return ''.join(header_line(key, decoded(values.get(key, ''))) for key in keys)
 
 
-def encode_prompt(tokenizer, prompt, vocab_size, new_song=False):
+def encode_prompt(tokenizer, prompt, vocab_size, new_song=False, special_tokens=False):
     """Return a prompt's ids, at least one.
 
     new_song: put the token before them that begins a text, as in training; models that were trained with a
-    token of its own for that always get it.
+    token of its own for that always get it. special_tokens: "<|im_end|>" in the prompt is that token.
     """
-    ids = tokenizer.encode(prompt)
+    ids = tokenizer.encode(prompt, special_tokens)
     if new_song or not prompt or tokenizer.bos != tokenizer.eot:
         ids = [tokenizer.bos, *ids]
     if max(ids) >= vocab_size:
@@ -159,6 +159,7 @@ def write(
     max_new_tokens: int,
     seed: int,
     new_song: bool = False,
+    special_tokens: bool = False,
     context: int | None = None,
     search=None,
     stops: list[str] | tuple = (),
@@ -171,7 +172,7 @@ def write(
 
     model: a GPT; the KV cache takes its device and dtype
     prompts: the model sees the last `context` tokens of each (None: block_size)
-    new_song: see encode_prompt()
+    new_song, special_tokens: see encode_prompt()
     search: None for plain sampling, or a RhymeSearch for lines that keep a rhyme scheme
     stops, max_lines: a sample ends before any of these texts, after so many lines, or after max_new_tokens
     on_text: called as on_text(number of the sample, text) with each new piece of text
@@ -182,7 +183,8 @@ def write(
         raise UserError(f"num_samples={num_samples} with max_new_tokens={max_new_tokens} are more than "
                         f"{MOST_TOKENS:,} tokens in all: lower one of them")
     context = min(context or model.config.block_size, model.config.block_size)
-    prompt_ids = [encode_prompt(tokenizer, prompt, model.config.vocab_size, new_song) for prompt in prompts]
+    prompt_ids = [encode_prompt(tokenizer, prompt, model.config.vocab_size, new_song, special_tokens)
+                  for prompt in prompts]
     longest = max(map(len, prompt_ids))
     if verbose and longest > context:
         print(f"note: the prompt has {longest} tokens; the model sees the last {context}", file=sys.stderr)

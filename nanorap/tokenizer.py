@@ -13,6 +13,7 @@ that begins it, often the same), ends (the ids that end a sample: eot, and a cha
 and meta(). meta.json and checkpoints keep meta(), from which tokenizer_from_meta() makes the same tokenizer
 again. Strings that look
 like special tokens, for example "<|endoftext|>", are plain text: lyrics can't insert a special token.
+encode(text, special_tokens=True) reads them as such.
 """
 
 import hashlib
@@ -55,7 +56,9 @@ class GPT2Tokenizer:
         self.eot = self.enc.eot_token
         self.vocab_size = self.enc.n_vocab
 
-    def encode(self, text):
+    def encode(self, text, special_tokens=False):
+        if special_tokens:
+            return self.enc.encode(text, allowed_special='all')
         return self.enc.encode_ordinary(text)
 
     def encode_batch(self, texts):
@@ -98,7 +101,7 @@ class CharTokenizer:
         self.eot = len(self.chars)
         self.vocab_size = len(self.chars) + 1
 
-    def encode(self, text):
+    def encode(self, text, special_tokens=False):
         try:
             return [self.stoi[ch] for ch in text]
         except KeyError as e:
@@ -151,8 +154,11 @@ class ModelTokenizer:
         self.marks = self.ends | {self.bos}
         self.vocab_size = tokenizer.get_vocab_size()
 
-    def encode(self, text):
-        return self.encode_batch([text])[0]
+    def encode(self, text, special_tokens=False):
+        self.tok.encode_special_tokens = not special_tokens
+        ids = self.encode_batch([text])[0]
+        self.tok.encode_special_tokens = True
+        return ids
 
     def encode_batch(self, texts):
         # the library refuses lone surrogates

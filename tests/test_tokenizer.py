@@ -200,6 +200,9 @@ def test_a_family_has_its_own_begin_and_end_of_text(tmp_path):
     # a prompt begins as in training, and a special token in it is text
     assert encode_prompt(chat, 'yo', 300)[0] == 256 and len(encode_prompt(plain, 'yo', 300)) == 2
     assert not chat.marks & set(chat.encode('<s> </s> <turn>'))
+    assert encode_prompt(chat, 'a<turn>', 300, special_tokens=True)[2:] == [258]
+    assert not chat.marks & set(chat.encode('<turn>'))  # the next text is text again
+    assert GPT2.encode('<|endoftext|>', special_tokens=True) == [GPT2.eot]
     chat.save(tmp_path)
     again = tokenizer_from_meta(chat.meta(), tmp_path)
     assert (again.bos, again.eot, again.ends) == (256, 257, {257, 258})
